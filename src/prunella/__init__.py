@@ -1,0 +1,1 @@
+"""Prunella: a self-healing orchestrator for services."""

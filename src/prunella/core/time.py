@@ -1,0 +1,31 @@
+"""Moments that outlive a process: from a stored stamp to this boot's clock."""
+
+from __future__ import annotations
+
+from prunella.core.model import Instant, Stamp
+
+
+def age_s(then: Stamp, now: Stamp) -> float:
+    """Seconds from `then` to `now`, never negative.
+
+    Within one boot the monotonic clock decides, whatever the wall clock did meanwhile. Across a
+    reboot only the wall clock is left; a moment that lies in its future counts as now.
+    """
+    if then.boot == now.boot:
+        return max(0.0, now.instant - then.instant)
+    return max(0.0, (now.wall - then.wall).total_seconds())
+
+
+def rebase(then: Stamp, now: Stamp) -> Instant:
+    """`then` on the clock that `now.instant` is on; may be negative just after a reboot."""
+    return Instant(now.instant - age_s(then, now))
+
+
+def remaining_s(until: Stamp, now: Stamp) -> float:
+    """Seconds until a stored moment; 0 once it has passed.
+
+    Across a reboot the wall clock decides, as in `age_s`.
+    """
+    if until.boot == now.boot:
+        return max(0.0, until.instant - now.instant)
+    return max(0.0, (until.wall - now.wall).total_seconds())

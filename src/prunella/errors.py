@@ -1,0 +1,27 @@
+"""Expected kinds of trouble. Defects (``IllegalTransition`` and the like) are not here."""
+
+from __future__ import annotations
+
+
+class PrunellaError(Exception):
+    """Root of all trouble that a caller may expect and handle."""
+
+
+class TransientError(PrunellaError):
+    """It may work later: a target that cannot be read now, a full disk, a busy store."""
+
+
+class PermanentError(PrunellaError):
+    """It will not work until somebody changes something: a command that does not exist."""
+
+
+class StoreError(PermanentError):
+    """The store cannot be used: corrupt, unreadable, or written by a newer version."""
+
+
+class StoreInUseError(StoreError):
+    """Another daemon holds the store; the message names it."""
+
+
+class StaleEpochError(PermanentError):
+    """Another holder has claimed the store since: this one must not write any more."""

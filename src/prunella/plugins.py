@@ -1,0 +1,114 @@
+"""How a plugin makes itself known: a ``PLUGIN`` in its one file, or an entry point.
+
+Built-in plugins are the modules of ``prunella.probes``, ``prunella.platforms`` and
+``prunella.stores``; third parties name theirs in the entry point groups of the same names. There
+is no list to add a line to: schema, documentation and conformance tests are made from what is
+found here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
+
+from prunella.core.model import ServiceId
+from prunella.errors import PermanentError
+from prunella.ports import Clock, FactListener, Platform, Probe, Store
+from prunella.spec import ProbeSpec, Spec
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeContext:
+    """What a probe may know besides its spec.
+
+    ``pids`` answers the processes of the service as its platform knows them, newest knowledge
+    without I/O; empty where the platform has none.
+    """
+
+    service: ServiceId
+    clock: Clock
+    pids: Callable[[], tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformContext:
+    """What a platform may know besides its spec.
+
+    ``state_dir`` is a folder of this service's own, kept over restarts of Prunella. ``on_fact``
+    may be called from the event loop at any time, and never blocks.
+    """
+
+    service: ServiceId
+    clock: Clock
+    state_dir: Path
+    on_fact: FactListener
+
+
+@dataclass(frozen=True, slots=True)
+class ProbePlugin:
+    """A kind of probe: ``spec`` is its config, ``build`` makes one from it."""
+
+    kind: str
+    spec: type[ProbeSpec]
+    build: Callable[[Any, ProbeContext], Probe]
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformPlugin:
+    """A kind of platform: ``spec`` is its config, ``build`` makes one for one service."""
+
+    kind: str
+    spec: type[Spec]
+    build: Callable[[Any, PlatformContext], Platform]
+
+
+@dataclass(frozen=True, slots=True)
+class StorePlugin:
+    """A kind of store: ``open`` takes the whole URL and raises ``StoreError`` if it must not be
+    used; ``readonly`` opens it for reading while another process holds it.
+    """
+
+    kind: str  # the scheme of its URLs
+    open: Callable[[str, bool], Store]
+
+
+Plugin = ProbePlugin | PlatformPlugin | StorePlugin
+
+
+def _found(package: str) -> Mapping[str, Any]:
+    modules = [
+        import_module(f"{package}.{module.name}")
+        for module in sorted(iter_modules(import_module(package).__path__), key=lambda m: m.name)
+    ]
+    plugins = [module.PLUGIN for module in modules if hasattr(module, "PLUGIN")]
+    for entry in entry_points(group=package):
+        try:
+            plugins.append(entry.load())
+        except ImportError as error:
+            msg = f"plugin {entry.name} ({entry.value}) cannot be loaded: {error}"
+            raise PermanentError(msg) from error
+    return {plugin.kind: plugin for plugin in plugins}
+
+
+@cache
+def probes() -> Mapping[str, ProbePlugin]:
+    """All probe plugins by kind."""
+    return _found("prunella.probes")
+
+
+@cache
+def platforms() -> Mapping[str, PlatformPlugin]:
+    """All platform plugins by kind."""
+    return _found("prunella.platforms")
+
+
+@cache
+def stores() -> Mapping[str, StorePlugin]:
+    """All store plugins by URL scheme."""
+    return _found("prunella.stores")

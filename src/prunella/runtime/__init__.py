@@ -1,0 +1,1 @@
+"""The shell: gathers snapshots, asks the core, carries its answers out, records them."""
