@@ -1,0 +1,41 @@
+"""Counting over windows and waiting between tries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from zlib import crc32
+
+from prunella.core.ledger import Attempt
+from prunella.core.model import Instant, Outcome, ServiceId
+from prunella.core.policy import Policy
+
+INEFFECTIVE = frozenset({Outcome.INEFFECTIVE, Outcome.RELAPSED, Outcome.ERROR, Outcome.INTERRUPTED})
+
+
+def within(attempts: Sequence[Attempt], window_s: float, now: Instant) -> list[Attempt]:
+    """The attempts that count in a window, newest first; cancelled ones never count."""
+    return [
+        attempt
+        for attempt in attempts
+        if now - attempt.at < window_s and attempt.outcome is not Outcome.CANCELLED
+    ]
+
+
+def backoff_until(
+    service: ServiceId, attempts: Sequence[Attempt], policy: Policy, now: Instant
+) -> Instant:
+    """When the next try may start; in the past if it may start now.
+
+    Each past attempt weighs one, halving with the time since it ended, so that the delay doubles
+    with each try and forgets with each half-life. The ±25 % jitter comes from a hash of service
+    and try, so that services which failed together do not come back together.
+    """
+    if not attempts:
+        return now
+    ends = [attempt.ended_at or attempt.at for attempt in attempts]
+    weight = sum(0.5 ** (max(0.0, now - end) / policy.backoff_half_life_s) for end in ends)
+    if weight < 0.5:
+        return now
+    delay_s = min(policy.backoff_cap_s, policy.backoff_base_s * 2 ** (weight - 1))
+    spread = crc32(f"{service}/{len(attempts)}".encode()) / 0xFFFFFFFF
+    return Instant(max(ends) + delay_s * (0.75 + 0.5 * spread))

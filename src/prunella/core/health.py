@@ -1,0 +1,253 @@
+"""From observations and facts to a belief: what one probe saw, and what that says of a service.
+
+`fold` runs once for every observation and is the hottest pure function there is: one value in,
+one value out, no loop over the past. The window of past verdicts is a bit set in an ``int``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from prunella.core.machine import Phase
+from prunella.core.model import (
+    Cause,
+    Health,
+    InstanceState,
+    Instant,
+    Observation,
+    Status,
+    Symptom,
+    SymptomKind,
+    Verdict,
+)
+from prunella.core.policy import WINDOW, Policy
+
+_MASK = (1 << WINDOW) - 1
+_RECENT = (1 << 10) - 1  # a rate counts as present only if some of the newest samples failed
+_SMOOTHING = 0.2  # weight of the newest latency in the mean
+
+
+class Vitals(NamedTuple):
+    """What the observations of one probe add up to.
+
+    Attributes:
+        samples: conclusive observations in the window, at most ``WINDOW``.
+        failures: the failed ones among them as a bit set; bit 0 is the newest.
+        failing: `fall` failures in a row were seen, and not yet `rise` passes in a row.
+        slow: the same for passes slower than the threshold.
+        good_since: the first of the present run of passes in time; None while there is none.
+        bad_since: the first of the present run of failures or slow passes; None likewise.
+        latency_s: mean over the newest passes.
+    """
+
+    samples: int = 0
+    failures: int = 0
+    passes_in_a_row: int = 0
+    fails_in_a_row: int = 0
+    slow_in_a_row: int = 0
+    good_in_a_row: int = 0
+    blind_in_a_row: int = 0
+    failing: bool = False
+    slow: bool = False
+    good_since: Instant | None = None
+    bad_since: Instant | None = None
+    last_at: Instant | None = None
+    latency_s: float = 0.0
+    cause: Cause | None = None
+    detail: str = ""
+
+    @property
+    def error_rate(self) -> float:
+        """Share of failures in the window, 0-1; 0 without evidence."""
+        return self.failures.bit_count() / self.samples if self.samples else 0.0
+
+
+FRESH = Vitals()
+
+
+def fold(vitals: Vitals, seen: Observation, policy: Policy) -> Vitals:
+    """Take in one observation. INCONCLUSIVE changes nothing but the count of blind ones."""
+    verdict, at, latency_s, cause, detail = seen
+    if verdict is Verdict.INCONCLUSIVE:
+        return vitals._replace(blind_in_a_row=vitals.blind_in_a_row + 1, last_at=at, detail=detail)
+    samples = min(vitals.samples + 1, WINDOW)
+    failures = (vitals.failures << 1) & _MASK
+    if verdict is Verdict.FAIL:
+        fails = vitals.fails_in_a_row + 1
+        return Vitals(
+            samples,
+            failures | 1,
+            0,
+            fails,
+            0,
+            0,
+            0,
+            vitals.failing or fails >= policy.fall,
+            vitals.slow,
+            None,
+            at if vitals.bad_since is None else vitals.bad_since,
+            at,
+            vitals.latency_s,
+            cause,
+            detail,
+        )
+    passes = vitals.passes_in_a_row + 1
+    mean_s = vitals.latency_s
+    mean_s = mean_s + _SMOOTHING * (latency_s - mean_s) if mean_s else latency_s
+    failing = vitals.failing and passes < policy.rise
+    if latency_s > policy.response_time_s:
+        slow = vitals.slow_in_a_row + 1
+        return Vitals(
+            samples,
+            failures,
+            passes,
+            0,
+            slow,
+            0,
+            0,
+            failing,
+            vitals.slow or slow >= policy.fall,
+            None,
+            at if vitals.bad_since is None else vitals.bad_since,
+            at,
+            mean_s,
+            None,
+            detail,
+        )
+    good = vitals.good_in_a_row + 1
+    return Vitals(
+        samples,
+        failures,
+        passes,
+        0,
+        0,
+        good,
+        0,
+        failing,
+        vitals.slow and good < policy.rise,
+        at if vitals.good_since is None else vitals.good_since,
+        None,
+        at,
+        mean_s,
+        None,
+        detail,
+    )
+
+
+class Diagnosis(NamedTuple):
+    """The belief about a service, with the confirmed fault if there is one."""
+
+    health: Health
+    symptom: Symptom | None = None
+
+
+_BY_CAUSE = {
+    Cause.REFUSED: (SymptomKind.DOWN, Health.FAILED),
+    Cause.TIMEOUT: (SymptomKind.HUNG, Health.FAILED),
+    Cause.ERROR: (SymptomKind.ERRORING, Health.FAILED),
+    Cause.SATURATED: (SymptomKind.SLOW, Health.DEGRADED),
+}
+_PRECEDENCE = (
+    SymptomKind.DOWN,
+    SymptomKind.HUNG,
+    SymptomKind.ERRORING,
+    SymptomKind.SLOW,
+    SymptomKind.FLAPPING,
+)
+
+
+def exited(status: Status | None, now: Instant) -> Symptom | None:
+    """The symptom that a platform's own knowledge is, without any sample."""
+    gone = [i for i in status.instances if i.state is InstanceState.EXITED] if status else []
+    if status is None or not gone:
+        return None
+    running = any(i.state is InstanceState.RUNNING for i in status.instances)
+    evidence = "; ".join(f"instance {i.id}: {i.detail or 'exited'}" for i in gone[:3])
+    severity = Health.DEGRADED if running else Health.FAILED
+    return Symptom(SymptomKind.DOWN, severity, now, evidence, factual=True)
+
+
+def symptom_of(vitals: Vitals, policy: Policy) -> Symptom | None:
+    """What one probe's observations confirm, if anything."""
+    since = vitals.bad_since or vitals.last_at or Instant(0.0)
+    if vitals.failing and vitals.fails_in_a_row:
+        kind, severity = _BY_CAUSE[vitals.cause or Cause.ERROR]
+        evidence = f"{vitals.fails_in_a_row} checks in a row failed: {vitals.detail}"
+        return Symptom(kind, severity, since, evidence)
+    if vitals.samples >= policy.min_samples and (vitals.failures & _RECENT).bit_count() > 1:
+        rate = vitals.error_rate
+        evidence = f"{rate:.0%} of the last {vitals.samples} checks failed"
+        if rate > policy.failed_error_rate:
+            return Symptom(SymptomKind.ERRORING, Health.FAILED, since, evidence)
+        if rate > policy.degraded_error_rate:
+            return Symptom(SymptomKind.ERRORING, Health.DEGRADED, since, evidence)
+    if vitals.slow and vitals.slow_in_a_row:
+        evidence = (
+            f"{vitals.slow_in_a_row} answers in a row took longer than "
+            f"{policy.response_time_s:g} s ({vitals.latency_s:.2f} s on average)"
+        )
+        return Symptom(SymptomKind.SLOW, Health.DEGRADED, since, evidence)
+    return None
+
+
+def diagnose(
+    probes: Sequence[Vitals], status: Status | None, policy: Policy, now: Instant
+) -> Diagnosis:
+    """Fold all that is known of a service into one belief.
+
+    Args:
+        probes: one per probe; a service without probes is judged by its platform alone.
+        status: as the platform sees it; None when it cannot tell.
+        now: the moment a fact is dated at, if it is new.
+    """
+    found = [s for s in (symptom_of(vitals, policy) for vitals in probes) if s is not None]
+    if (fact := exited(status, now)) is not None:
+        found.append(fact)
+    if found:
+        worst = min(found, key=lambda s: (not s.factual, _PRECEDENCE.index(s.kind), s.since))
+        severity = Health.FAILED if any(s.severity is Health.FAILED for s in found) else None
+        return Diagnosis(severity or worst.severity, worst)
+    if not probes:
+        alive = status is not None and any(
+            i.state is InstanceState.RUNNING for i in status.instances
+        )
+        return Diagnosis(Health.HEALTHY if alive else Health.UNKNOWN)
+    if any(v.samples == 0 or v.blind_in_a_row >= policy.fall for v in probes):
+        return Diagnosis(Health.UNKNOWN)
+    if any(v.bad_since is not None or v.failing or v.slow for v in probes):
+        return Diagnosis(Health.SUSPECT)
+    return Diagnosis(Health.HEALTHY)
+
+
+def status_word(health: Health, phase: Phase) -> str:
+    """The one word for people: healthy, degraded, failed, recovering or unknown.
+
+    A service that is being healed is recovering; a suspicion is not a verdict, so it still
+    counts as healthy.
+    """
+    if phase in (Phase.ACTING, Phase.VERIFYING):
+        return "recovering"
+    return "healthy" if health is Health.SUSPECT else health.value
+
+
+def uptime_ratio(
+    changes: Iterable[tuple[Instant, Health]], now: Instant, window_s: float
+) -> float | None:
+    """Share of the known time in the window during which the service was not failed.
+
+    Args:
+        changes: when the belief became what, oldest first.
+        window_s: how far back to look.
+
+    Returns: 0-1; None when nothing was known in the window.
+    """
+    start, known_s, up_s = now - window_s, 0.0, 0.0
+    spans = list(changes)
+    ends = [at for at, _ in spans[1:]] + [now]
+    for (begin, health), end in zip(spans, ends, strict=True):
+        length_s = max(0.0, end - max(begin, start))
+        if health is not Health.UNKNOWN:
+            known_s += length_s
+            up_s += length_s if health is not Health.FAILED else 0.0
+    return up_s / known_s if known_s else None

@@ -1,0 +1,66 @@
+"""Did the remedy help? Success is the symptom gone through the whole soak, nothing less."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from prunella.core.health import Diagnosis, Vitals
+from prunella.core.model import Health, Instant, Outcome
+from prunella.core.policy import Policy
+
+
+class Judgement(NamedTuple):
+    """How verification stands.
+
+    Attributes:
+        outcome: None while it is still open.
+        recovered_at: first pass of the streak that is soaking or has soaked.
+        wake_at: when to judge again if nothing happens before; None once decided.
+    """
+
+    outcome: Outcome | None
+    detail: str
+    recovered_at: Instant | None = None
+    wake_at: Instant | None = None
+
+
+def streak_since(probes: Sequence[Vitals], executed_at: Instant, policy: Policy) -> Instant | None:
+    """When the present run of good answers began, over all probes; None while there is none."""
+    if any(v.good_in_a_row < policy.rise or v.good_since is None for v in probes):
+        return None
+    return max([executed_at, *(v.good_since for v in probes if v.good_since is not None)])
+
+
+def judge(
+    diagnosis: Diagnosis,
+    probes: Sequence[Vitals],
+    executed_at: Instant,
+    had_recovered: bool,  # noqa: FBT001 - a fact about the past, not a switch
+    now: Instant,
+    policy: Policy,
+) -> Judgement:
+    """Judge an executed action by what was seen since.
+
+    A slow start is no failure: until the first recovery only an exit or the deadline ends the
+    wait. After it, the first confirmed symptom is a relapse.
+
+    Args:
+        probes: folded from observations made after `executed_at` only.
+        had_recovered: a streak of `rise` good answers was seen earlier in this verification.
+    """
+    symptom = diagnosis.symptom
+    if symptom is not None and (symptom.factual or had_recovered):
+        outcome = Outcome.RELAPSED if had_recovered else Outcome.INEFFECTIVE
+        return Judgement(outcome, symptom.evidence)
+    since = streak_since(probes, executed_at, policy)
+    if since is not None and symptom is None and diagnosis.health is Health.HEALTHY:
+        soaked_at = Instant(since + policy.soak_s)
+        if now >= soaked_at:
+            return Judgement(Outcome.RECOVERED, f"well for {policy.soak_s:g} s", since)
+        return Judgement(None, "soaking", since, soaked_at)
+    deadline = Instant(executed_at + policy.deadline_s)
+    if now >= deadline:
+        seen = symptom.evidence if symptom is not None else "no conclusive evidence of recovery"
+        return Judgement(Outcome.INEFFECTIVE, f"not well within {policy.deadline_s:g} s: {seen}")
+    return Judgement(None, "waiting for the first good answers", None, deadline)
