@@ -25,3 +25,15 @@ class StoreInUseError(StoreError):
 
 class StaleEpochError(PermanentError):
     """Another holder has claimed the store since: this one must not write any more."""
+
+
+class UnknownServiceError(PermanentError):
+    """No service of that id is registered."""
+
+
+class HealingRefusedError(PrunellaError):
+    """Guards refused a forced heal. ``vetoes``: guard name to its reason."""
+
+    def __init__(self, message: str, vetoes: dict[str, str]) -> None:
+        super().__init__(message)
+        self.vetoes = vetoes

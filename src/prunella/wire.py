@@ -1,0 +1,114 @@
+"""What users hold: the objects of the Python face, the command line and the HTTP API.
+
+The same words everywhere: snake_case in Python, camelCase in JSON. Fields may be added; none
+changes its meaning.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+
+class Wire(BaseModel):
+    """A frozen object with camelCase JSON."""
+
+    model_config = ConfigDict(
+        frozen=True, alias_generator=to_camel, populate_by_name=True, serialize_by_alias=True
+    )
+
+
+class HealingAction(Wire):
+    """One remedy that was carried out, or would have been.
+
+    Attributes:
+        success: true only when the symptom was gone through the soak; absent while it runs.
+        recovery_time: ms from the start of the action to the first good answer of the streak that
+            survived the soak; absent until known.
+        downtime: ms from the first failing evidence to the same point.
+    """
+
+    id: str
+    service_id: str
+    action: str
+    reason: str
+    timestamp: datetime
+    success: bool | None = None
+    recovery_time: float | None = None
+    downtime: float | None = None
+    outcome: str | None = None
+    detail: str = ""
+    symptom: str | None = None
+    evidence: str = ""
+    incident_id: str = ""
+    actor: str = ""
+    instance: str | None = None
+
+
+class ServiceHealth(Wire):
+    """One service now. ``uptime`` is % of the last 24 h that were seen, times are ms."""
+
+    id: str
+    name: str
+    status: str
+    uptime: float | None
+    last_check: datetime | None
+    response_time: float | None
+    error_rate: float
+    restart_count: int
+    last_restart: datetime | None
+    phase: str
+    detail: str
+    symptom: str | None = None
+    paused: bool = False
+
+
+class SystemHealth(Wire):
+    """All services now."""
+
+    total_services: int
+    healthy: int
+    degraded: int
+    failed: int
+    recovering: int
+    unknown: int
+    health_percentage: float
+    total_restarts: int
+    total_healing_actions: int
+    average_response_time: float | None
+    services: list[ServiceHealth]
+
+
+class DecisionRecord(Wire):
+    """A decision or a refusal, with its reason; newest first in lists."""
+
+    id: int
+    service_id: str
+    timestamp: datetime
+    reason: str
+    detail: str
+    symptom: str | None = None
+    guards: list[str] = []
+
+
+class HoldRecord(Wire):
+    """A pause in force. ``service_id`` absent: the whole instance."""
+
+    service_id: str | None
+    owner: str
+    reason: str
+    placed: datetime
+    expires: datetime | None = None
+
+
+class Explanation(Wire):
+    """Why a service is treated as it is: the present decision and those before it."""
+
+    service: ServiceHealth
+    now: str
+    vetoes: dict[str, str]
+    next_look: datetime | None
+    holds: list[HoldRecord]
+    decisions: list[DecisionRecord]
