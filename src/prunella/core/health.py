@@ -244,6 +244,8 @@ def uptime_ratio(
     """
     start, known_s, up_s = now - window_s, 0.0, 0.0
     spans = list(changes)
+    if not spans:
+        return None
     ends = [at for at, _ in spans[1:]] + [now]
     for (begin, health), end in zip(spans, ends, strict=True):
         length_s = max(0.0, end - max(begin, start))

@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 
 from prunella.core.budget import backoff_until
 from prunella.core.decide import Decision, Forced, Reason, Snapshot, decide, vet
+from prunella.core.guards import Guard
 from prunella.core.health import FRESH, Diagnosis, Vitals, diagnose, fold
 from prunella.core.ledger import (
     Attempt,
@@ -77,6 +78,7 @@ class World:
     holds: Callable[[ServiceId], tuple[Hold, ...]]
     note: Callable[[Entry], None]  # written in order, a little later
     epoch: Callable[[], Epoch]
+    chain: tuple[Guard, ...] | None = None  # the guards; None: all there are
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ class Engine:
         "_pending",
         "_platform",
         "_running",
+        "_told",
         "_world",
         "action_count",
         "changes",
@@ -150,6 +153,7 @@ class Engine:
         self._attempts: tuple[Attempt, ...] = ()
         self._pending: Step | None = None
         self._noted: tuple[object, ...] = ()
+        self._told = False
         world.fleet.join(service, policy.domain)
 
     @property
@@ -183,6 +187,10 @@ class Engine:
         ):
             return False
         return self._reassess()
+
+    def tell(self) -> None:
+        """Say that a fact has come in: the next step asks the platform before it decides."""
+        self._told = True
 
     def look(self, status: Status | None) -> bool:
         """Take in what the platform says. True: `advance` has something to judge."""
@@ -293,11 +301,12 @@ class Engine:
         return True
 
     async def _consider(self, forced: Forced | None) -> Instant | None:
-        if self.diagnosis.symptom is None and forced is None:
-            return await self._conclude(decide(self._snapshot(None)))
+        told, self._told = self._told, False
+        if self.diagnosis.symptom is None and forced is None and not told:
+            return await self._conclude(decide(self._snapshot(None), self._world.chain))
         self.look(await self._observe_platform())
         snap = self._snapshot(forced)
-        decision = decide(snap)
+        decision = decide(snap, self._world.chain)
         if decision.action is None:
             return await self._conclude(decision)
         return await self._begin(snap, decision, decision.action)
@@ -322,7 +331,7 @@ class Engine:
         )
 
         def admit(view: LedgerView) -> tuple[Veto, ...]:
-            return vet(replace(snap, ledger=view), action)
+            return vet(replace(snap, ledger=view), action, self._world.chain)
 
         try:
             begun = await self._world.store.begin(intent, admit, now, epoch=self._world.epoch())
@@ -386,6 +395,7 @@ class Engine:
         now = self._world.clock.now()
         self._running = replace(self._current(), executed=now)
         self.vitals = [FRESH] * len(self.vitals)
+        self.status = None
         self.diagnosis = Diagnosis(Health.UNKNOWN)
         self._health_since = now
         self.grace_until = Instant(now + self.policy.grace_s)
@@ -489,7 +499,7 @@ class Engine:
         now = self._world.clock.stamp()
         self.phase, self.phase_since = step(self.phase, event), now.instant
         self.wake_at = None if wake_in_s is None else Instant(now.instant + max(0.0, wake_in_s))
-        wake = None if self.wake_at is None else now._replace(instant=self.wake_at)
+        wake = None if self.wake_at is None else back(now, self.wake_at)
         self._pending = Step(self.service, event, self.phase, now, reason, wake, finish, actor)
         await self._flush()
 
@@ -582,6 +592,11 @@ def achieved(action: Action, status: Status) -> bool:
         i.state is InstanceState.RUNNING and i.identity and i.identity != action.identity
         for i in concerned
     )
+
+
+def back(now: Stamp, instant: Instant) -> Stamp:
+    """The stamp of an instant of this boot, seen from `now`."""
+    return Stamp(now.wall - timedelta(seconds=now.instant - instant), instant, now.boot)
 
 
 def _decision_body(decision: Decision) -> dict[str, str]:

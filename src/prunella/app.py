@@ -1,0 +1,161 @@
+"""The composition root: a config file becomes a running daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from prunella.config import Config, ConfigFaults, load
+from prunella.core.model import Mode
+from prunella.errors import PrunellaError
+from prunella.runtime.clock import SystemClock
+from prunella.runtime.orchestrator import SelfHealingOrchestrator
+from prunella.runtime.systemd import notify, watchdog
+
+_log = structlog.get_logger("prunella.app")
+EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+
+
+def set_up_logging() -> None:
+    """Lines for a person on a terminal, JSON for a machine elsewhere; to standard error."""
+    on_terminal = sys.stderr.isatty()
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer() if on_terminal else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def on_fast_loop(main: Coroutine[Any, Any, int]) -> int:
+    """Run to the end on uvloop where it exists, else on asyncio's own loop."""
+    factory: Callable[[], asyncio.AbstractEventLoop] | None
+    try:
+        import uvloop  # noqa: PLC0415 - not on every platform
+    except ImportError:
+        factory = None
+    else:
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main)
+
+
+def read_config(path: Path, *, observe: bool) -> Config:
+    """Load a file; with `observe` nothing is ever done, only what would have been is recorded."""
+    config = load(path)
+    if not observe:
+        return config
+    services = {
+        id_: replace(service, policy=replace(service.policy, mode=Mode.OBSERVE))
+        for id_, service in config.services.items()
+    }
+    return replace(config, services=services)
+
+
+def run(path: Path, *, observe: bool = False) -> int:
+    """The daemon in the foreground. Returns its exit code: 0 ended cleanly, 1 failed, 2 faults."""
+    set_up_logging()
+    try:
+        config = read_config(path, observe=observe)
+    except ConfigFaults as faults:
+        sys.stderr.write("".join(f"{fault}\n" for fault in faults.faults))
+        return EXIT_USAGE
+    try:
+        return on_fast_loop(_serve(config, observe=observe))
+    except PrunellaError as error:
+        sys.stderr.write(f"prunella: {error}\n")
+        return EXIT_FAILED
+
+
+async def _serve(config: Config, *, observe: bool) -> int:
+    orchestrator = SelfHealingOrchestrator(config)
+    if config.api is not None:
+        orchestrator.address = "{}:{}".format(*config.api)
+    stop = _signals(orchestrator, config.path, observe=observe)
+    await orchestrator.open()
+    server = None
+    dog: asyncio.Task[None] | None = None
+    try:
+        if config.api is not None:
+            from prunella.api.server import ApiServer  # noqa: PLC0415 - no API, no web framework
+
+            server = ApiServer(orchestrator, *config.api)
+            host, port = await server.start()
+            _log.info("api", listen=f"{host}:{port}")
+        await orchestrator.start_monitoring()
+        notify("READY=1")
+        dog = asyncio.create_task(watchdog(SystemClock()))
+        _log.info("ready", services=len(config.services), store=config.store)
+        return await _until_stopped(orchestrator, stop)
+    finally:
+        notify("STOPPING=1")
+        if dog is not None:
+            dog.cancel()
+        if server is not None:
+            await server.stop()
+        await orchestrator.stop_monitoring()
+
+
+async def _until_stopped(orchestrator: SelfHealingOrchestrator, stop: asyncio.Event) -> int:
+    assert orchestrator.failed is not None, "open() has run"
+    stopping = asyncio.create_task(stop.wait())
+    ends: set[asyncio.Future[Any]] = {stopping, orchestrator.failed}
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if orchestrator.failed.done():
+        sys.stderr.write(f"prunella: {orchestrator.failed.exception()}\n")
+        return EXIT_FAILED
+    return EXIT_OK
+
+
+def _signals(
+    orchestrator: SelfHealingOrchestrator, path: Path | None, *, observe: bool
+) -> asyncio.Event:
+    """SIGTERM and SIGINT end it, SIGHUP reloads; the answer is set when it is to end."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    reloads: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        if path is not None:
+            task = loop.create_task(_reload(orchestrator, path, observe=observe))
+            reloads.add(task)
+            task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    return stop
+
+
+async def _reload(orchestrator: SelfHealingOrchestrator, path: Path, *, observe: bool) -> None:
+    """Take over a changed file; a bad one is refused and the old configuration stays."""
+    notify("RELOADING=1")
+    try:
+        found = await orchestrator.reload(read_config(path, observe=observe))
+    except PrunellaError as error:
+        _log.error("reload-refused", error=str(error))
+    else:
+        _log.info(
+            "reloaded",
+            added=found.added,
+            removed=found.removed,
+            changed=found.changed,
+            restart_needed=found.restart_needed,
+        )
+    notify("READY=1")

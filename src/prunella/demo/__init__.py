@@ -1,0 +1,5 @@
+"""Three small services, four faults, healed before your eyes."""
+
+from prunella.demo.show import demo
+
+__all__ = ["demo"]

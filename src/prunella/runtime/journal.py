@@ -1,0 +1,54 @@
+"""The ledger lines that need no fsync of their own: gathered, and written in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import structlog
+
+from prunella.core.ledger import Entry
+from prunella.core.model import Epoch, Instant
+from prunella.errors import TransientError
+from prunella.ports import Clock, Store
+
+_log = structlog.get_logger("prunella.journal")
+_FLUSH_S = 0.1
+_KEPT = 20_000
+_BATCH = 1_000
+
+
+class Journal:
+    """Takes entries at once and hands them to the store a moment later.
+
+    While the store cannot write they are kept, up to a bound; beyond it the oldest are dropped
+    and counted. Intents and moves of the machine never go this way.
+    """
+
+    def __init__(self, store: Store, clock: Clock, epoch: Callable[[], Epoch]) -> None:
+        self._store = store
+        self._clock = clock
+        self._epoch = epoch
+        self._entries: deque[Entry] = deque()
+        self.dropped_count = 0
+
+    def note(self, entry: Entry) -> None:
+        if len(self._entries) >= _KEPT:
+            self._entries.popleft()
+            self.dropped_count += 1
+        self._entries.append(entry)
+
+    async def flush(self) -> None:
+        while self._entries:
+            batch = [self._entries[i] for i in range(min(_BATCH, len(self._entries)))]
+            await self._store.note(batch, epoch=self._epoch())
+            for _ in batch:
+                self._entries.popleft()
+
+    async def run(self) -> None:
+        while True:
+            await self._clock.sleep_until(Instant(self._clock.now() + _FLUSH_S))
+            try:
+                await self.flush()
+            except TransientError as error:
+                _log.warning("not-recorded", waiting=len(self._entries), error=str(error))

@@ -1,0 +1,107 @@
+"""From what the engines and the store know to what users hold (``prunella.wire``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from prunella.core.health import status_word, uptime_ratio
+from prunella.core.ledger import Entry, HealingRecord
+from prunella.core.model import Hold, Instant, Stamp
+from prunella.runtime.engine import Engine
+from prunella.wire import DecisionRecord, HealingAction, HoldRecord, ServiceHealth, SystemHealth
+
+UPTIME_WINDOW_S = 86400.0
+
+
+def wall_of(instant: Instant, now: Stamp) -> datetime:
+    """The wall-clock time of an instant of this boot."""
+    return now.wall - timedelta(seconds=now.instant - instant)
+
+
+def to_action(record: HealingRecord) -> HealingAction:
+    return HealingAction(
+        id=str(record.id),
+        service_id=record.service,
+        action=record.action.value,
+        reason=record.reason,
+        timestamp=record.timestamp,
+        success=record.success,
+        recovery_time=record.recovery_time_ms,
+        downtime=record.downtime_ms,
+        outcome=record.outcome.value if record.outcome is not None else None,
+        detail=record.detail,
+        symptom=record.symptom.value if record.symptom is not None else None,
+        evidence=record.evidence,
+        incident_id=record.incident,
+        actor=record.actor,
+        instance=record.instance,
+    )
+
+
+def to_hold(hold: Hold) -> HoldRecord:
+    return HoldRecord(
+        service_id=hold.service,
+        owner=hold.owner,
+        reason=hold.reason,
+        placed=hold.placed.wall,
+        expires=hold.expires.wall if hold.expires is not None else None,
+    )
+
+
+def to_decision(entry: Entry) -> DecisionRecord:
+    guards = str(entry.body.get("guards", ""))
+    return DecisionRecord(
+        id=entry.seq,
+        service_id=entry.service or "",
+        timestamp=entry.at.wall,
+        reason=str(entry.body.get("reason", "")),
+        detail=str(entry.body.get("detail", "")),
+        symptom=str(entry.body.get("symptom", "")) or None,
+        guards=guards.split(", ") if guards else [],
+    )
+
+
+def service_health(engine: Engine, now: Stamp, *, paused: bool) -> ServiceHealth:
+    """One service now; reads only values that are replaced whole, so any thread may call it."""
+    vitals, diagnosis = tuple(engine.vitals), engine.diagnosis
+    seen = [v.last_at for v in vitals if v.last_at is not None]
+    latencies = [v.latency_s for v in vitals if v.latency_s]
+    uptime = uptime_ratio(tuple(engine.changes), now.instant, UPTIME_WINDOW_S)
+    symptom = diagnosis.symptom
+    return ServiceHealth(
+        id=engine.service,
+        name=engine.name,
+        status=status_word(diagnosis.health, engine.phase),
+        uptime=None if uptime is None else round(uptime * 100, 3),
+        last_check=wall_of(max(seen), now) if seen else None,
+        response_time=round(max(latencies) * 1000, 3) if latencies else None,
+        error_rate=max((v.error_rate for v in vitals), default=0.0),
+        restart_count=engine.restart_count,
+        last_restart=engine.last_restart,
+        phase=engine.phase.value,
+        detail=symptom.evidence if symptom is not None else engine.decision.detail,
+        symptom=symptom.kind.value if symptom is not None else None,
+        paused=paused,
+    )
+
+
+def system_health(services: Sequence[ServiceHealth], action_count: int) -> SystemHealth:
+    def count(word: str) -> int:
+        return sum(service.status == word for service in services)
+
+    times = [s.response_time for s in services if s.response_time is not None]
+    healthy = count("healthy")
+    return SystemHealth(
+        total_services=len(services),
+        healthy=healthy,
+        degraded=count("degraded"),
+        failed=count("failed"),
+        recovering=count("recovering"),
+        unknown=count("unknown"),
+        health_percentage=round(100 * healthy / len(services), 2) if services else 0.0,
+        total_restarts=sum(service.restart_count for service in services),
+        total_healing_actions=action_count,
+        average_response_time=round(sum(times) / len(times), 3) if times else None,
+        services=list(services),
+    )

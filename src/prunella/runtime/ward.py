@@ -1,0 +1,222 @@
+"""One watched service in the daemon: its probes, its platform, its engine, and what drives them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from prunella.config import ServiceConfig
+from prunella.core.cadence import interval_s
+from prunella.core.decide import Forced
+from prunella.core.ledger import Entry, EntryKind, ServiceRow, Veto
+from prunella.core.machine import Phase
+from prunella.core.model import ActionId, Fact, Instant, Observation, Status, Verdict
+from prunella.errors import PermanentError, TransientError
+from prunella.plugins import PlatformContext, ProbeContext, platforms, probes
+from prunella.ports import Probe, SupportsLifecycle
+from prunella.runtime.engine import Engine, World
+from prunella.runtime.pulse import Pulse
+from prunella.runtime.scheduler import Job, Scheduler
+
+_log = structlog.get_logger("prunella.ward")
+_FIRST_LOOK_S = 0.02
+
+
+class Ward:
+    """Owns everything of one service; closing it touches nothing that runs.
+
+    Args:
+        ended: called with the id of an action whose outcome has become known.
+        crashed: called with a defect that stopped the healing of this service.
+    """
+
+    def __init__(
+        self,
+        config: ServiceConfig,
+        world: World,
+        scheduler: Scheduler,
+        pulse: Pulse,
+        state_dir: Path,
+        *,
+        ended: Callable[[ActionId], None],
+        crashed: Callable[[Ward, Exception], None],
+    ) -> None:
+        self.config = config
+        self._world = world
+        self._scheduler = scheduler
+        self._pulse = pulse
+        self._ended = ended
+        self._crashed = crashed
+        self._lock = asyncio.Lock()
+        self._driver: asyncio.Task[None] | None = None
+        self._again = False
+        self._stopping = False
+        self._timer: asyncio.TimerHandle | None = None
+        context = PlatformContext(
+            config.id, world.clock, state_dir / "services" / config.id, self._on_fact
+        )
+        self.platform = platforms()[config.platform].build(config.platform_spec, context)
+        self._probes: list[Probe] = [
+            probes()[probe.kind].build(probe.spec, ProbeContext(config.id, world.clock, self.pids))
+            for probe in config.probes
+        ]
+        self.engine = Engine(
+            config.id, config.name, config.policy, len(self._probes), self.platform, world
+        )
+        self._jobs = [self._probe_job(index) for index in range(len(self._probes))]
+        if not self._jobs:
+            self._jobs = [Job(self._poll, lambda: config.policy.interval_s)]
+
+    async def start(self, row: ServiceRow | None) -> None:
+        """Bring up what should run, take up where healing stood, and begin to look."""
+        if isinstance(self.platform, SupportsLifecycle):
+            for word in await self.platform.ensure():
+                self._lifecycle(word)
+        if row is not None:
+            await self.engine.restore(row)
+        self.engine.look(await self._observe())
+        for job in self._jobs:
+            self._scheduler.add(job)
+        self.wake()
+
+    async def stop(self, *, for_good: bool = False, leave: bool = False) -> None:
+        """Stop looking, let the present step end, then apply ``on_exit``.
+
+        Args:
+            for_good: the service is not wanted any more.
+            leave: touch nothing that runs, whatever ``on_exit`` says.
+        """
+        self._stopping = True
+        for job in self._jobs:
+            self._scheduler.remove(job)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._driver is not None and self._driver is not asyncio.current_task():
+            await asyncio.gather(self._driver, return_exceptions=True)
+        if isinstance(self.platform, SupportsLifecycle) and not leave:
+            await (self.platform.stop() if for_good else self.platform.shutdown())
+            self._lifecycle("stopped for good" if for_good else "shut down")
+        for probe in self._probes:
+            await probe.close()
+        await self.platform.close()
+
+    def wake(self) -> None:
+        """Have the engine take its next steps, now or right after the present one."""
+        if self._stopping:
+            return
+        if self._driver is not None and not self._driver.done():
+            self._again = True
+            return
+        self._driver = asyncio.get_running_loop().create_task(self._drive())
+
+    async def force(self, forced: Forced) -> ActionId | tuple[Veto, ...]:
+        async with self._lock:
+            begun = await self.engine.force(forced)
+        self.wake()
+        return begun
+
+    async def release(self, actor: str) -> bool:
+        async with self._lock:
+            released = await self.engine.release(actor)
+        self.wake()
+        return released
+
+    async def _drive(self) -> None:
+        try:
+            while not self._stopping:
+                self._again = False
+                next_at = await self._step()
+                if next_at is not None and next_at <= self._world.clock.now():
+                    continue
+                if not self._again:
+                    self._set_timer(next_at)
+                    return
+        except Exception as error:  # noqa: BLE001 - a defect is handed on, with its traceback
+            self._crashed(self, error)
+
+    async def _step(self) -> Instant | None:
+        async with self._lock:
+            before, phase = self.engine.running, self.engine.phase
+            next_at = await self.engine.advance()
+            after = self.engine.running
+        if before is not None and (after is None or after.id != before.id):
+            self._ended(before.id)
+        if self.engine.phase is Phase.VERIFYING and phase is not Phase.VERIFYING:
+            soon = Instant(self._world.clock.now() + _FIRST_LOOK_S)
+            for job in self._jobs:
+                self._scheduler.hasten(job, soon)
+        return next_at
+
+    def _set_timer(self, at: Instant | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if at is not None:
+            delay_s = max(0.0, at - self._world.clock.now())
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self.wake)
+
+    def _probe_job(self, index: int) -> Job:
+        probe, base_s = self._probes[index], self.config.probes[index].interval_s
+
+        async def run() -> None:
+            self._take(index, await self._check(probe))
+
+        def pause_s() -> float:
+            engine = self.engine
+            return interval_s(
+                base_s,
+                engine.policy,
+                engine.phase,
+                engine.diagnosis.health,
+                engine.cadence_since,
+                self._world.clock.now(),
+            )
+
+        return Job(run, pause_s)
+
+    async def _check(self, probe: Probe) -> Observation:
+        start = self._world.clock.now()
+        try:
+            seen = await probe.check()
+        except Exception as error:  # noqa: BLE001 - one defective probe blinds, it does not kill
+            _log.exception("probe-defect", service=self.config.id, probe=probe.kind)
+            detail = f"defect in probe {probe.kind}: {error}"
+            return Observation(Verdict.INCONCLUSIVE, self._world.clock.now(), 0.0, None, detail)
+        if self._pulse.stalled_since(start):
+            detail = "void: Prunella itself stood still during this check"
+            return Observation(Verdict.INCONCLUSIVE, seen.at, seen.latency_s, None, detail)
+        return seen
+
+    def _take(self, index: int, seen: Observation) -> None:
+        if self.engine.observe(index, seen):
+            self.wake()
+
+    async def _poll(self) -> None:
+        if self.engine.look(await self._observe()):
+            self.wake()
+
+    async def _observe(self) -> Status | None:
+        try:
+            return await self.platform.observe()
+        except (TransientError, PermanentError) as error:
+            _log.warning("platform-unreadable", service=self.config.id, error=str(error))
+            return None
+
+    def _on_fact(self, fact: Fact) -> None:
+        _log.info("fact", service=self.config.id, kind=fact.kind, detail=fact.detail)
+        self.engine.tell()
+        self.wake()
+
+    def pids(self) -> tuple[int, ...]:
+        status = self.engine.status
+        if status is None:
+            return ()
+        return tuple(pid for instance in status.instances for pid in instance.pids)
+
+    def _lifecycle(self, word: str) -> None:
+        _log.info("lifecycle", service=self.config.id, what=word)
+        stamp = self._world.clock.stamp()
+        self._world.note(Entry(EntryKind.LIFECYCLE, stamp, self.config.id, body={"what": word}))

@@ -1,0 +1,216 @@
+"""Runs engines on virtual time: what the daemon's tasks and timers do, without waiting."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+from itertools import count
+from random import Random
+
+from prunella.core.cadence import interval_s
+from prunella.core.decide import Forced
+from prunella.core.guards import guards
+from prunella.core.ledger import Entry, Holder, Veto
+from prunella.core.model import ActionId, Epoch, Hold, Instant, ServiceId
+from prunella.core.policy import FleetPolicy, Policy
+from prunella.core.time import remaining_s
+from prunella.plugins import stores
+from prunella.ports import Store
+from prunella.runtime.engine import Engine, World
+from prunella.runtime.fleet import Fleet
+from prunella.runtime.notices import Bus
+from prunella.simulate.world import Ailment, Effect, SimService
+from prunella.testing.clock import SimClock
+
+_JITTER = 0.1
+
+
+class Simulation:
+    """Services, engines and a script on one virtual clock. Same seed, same history.
+
+    Attributes:
+        effects: all that was really done, in order.
+        observation_count: checks that went through the engines.
+        entries: what the engines wanted noted in the ledger.
+
+    Args:
+        without_guard: leave one guard out, to see that it is missed.
+    """
+
+    def __init__(
+        self,
+        policy: Policy | None = None,
+        fleet: FleetPolicy | None = None,
+        *,
+        seed: int = 0,
+        store: Store | None = None,
+        without_guard: str = "",
+    ) -> None:
+        self.clock = SimClock()
+        self.store: Store = store or stores()["memory"].open("memory://", False)  # noqa: FBT003
+        self.policy = policy or Policy()
+        self.fleet_policy = fleet or FleetPolicy()
+        self.effects: list[Effect] = []
+        self.services: dict[str, SimService] = {}
+        self.engines: dict[str, Engine] = {}
+        self.entries: list[Entry] = []
+        self.observation_count = 0
+        self._policies: dict[ServiceId, Policy] = {}
+        self._random = Random(seed)  # noqa: S311 - reproducible on purpose
+        self._events: list[tuple[float, int, Callable[[], object] | SimService | Engine]] = []
+        self._order = count()
+        self._chain = tuple(guard for guard in guards() if guard.name != without_guard)
+        self._epoch = Epoch(0)
+        self._generation = 0
+        self._known_holds: tuple[Hold, ...] = ()
+        self._due: dict[ServiceId, float] = {}
+
+    async def start(self, services: Sequence[str], **settings: object) -> None:
+        """Begin to watch `services`, all healthy; `settings` are attributes of `SimService`."""
+        for name in services:
+            id_ = ServiceId(name)
+            service = SimService(id_, self.clock, self._random, self.effects)
+            for key, value in settings.items():
+                setattr(service, key, value)
+            self.services[id_] = service
+        await self._boot()
+
+    async def restart_prunella(self) -> None:
+        """Forget everything in memory and come back from the store, as after kill -9."""
+        await self._boot()
+
+    async def _boot(self) -> None:
+        self._generation += 1
+        holder = Holder("sim", 1, str(self._generation), self.clock.boot, str(self._generation))
+        if self._epoch:
+            await self.store.release(epoch=self._epoch)
+        self._epoch = await self.store.claim(holder, self.clock.stamp())
+        self._fleet = Fleet(self.fleet_policy)
+        world = World(
+            self.clock,
+            self.store,
+            self._fleet,
+            Bus(),
+            self._holds,
+            self.entries.append,
+            lambda: self._epoch,
+            self._chain,
+        )
+        self._events = [event for event in self._events if callable(event[2])]
+        heapq.heapify(self._events)
+        self.engines = {}
+        self._due = {}
+        rows = {row.service: row for row in await self.store.load()}
+        self._known_holds = tuple(await self.store.holds(self.clock.stamp()))
+        for service in self.services.values():
+            id_ = service.id
+            policy = self._policies.get(id_, self.policy)
+            engine = Engine(id_, id_, policy, 1, service, world)
+            self.engines[id_] = engine
+            if id_ in rows:
+                await engine.restore(rows[id_])
+            engine.tell()
+            first = self.clock.now() + policy.interval_s * self._random.random()
+            self._push(first, service)
+            self._push(self.clock.now(), engine)
+
+    def at(self, when_s: float, what: Callable[[], object]) -> None:
+        """Script: call `what` at `when_s` on the virtual clock."""
+        self._push(when_s, what)
+
+    def crash(self, name: str) -> None:
+        """The process of a service exits, and its platform says so."""
+        service = self.services[name]
+        service.suffer(Ailment.CRASHED)
+        engine = self.engines[service.id]
+        engine.tell()
+        self._push(self.clock.now(), engine)
+
+    async def force(self, name: str, forced: Forced) -> ActionId | tuple[Veto, ...]:
+        engine = self.engines[name]
+        begun = await engine.force(forced)
+        self._push(self.clock.now(), engine)
+        return begun
+
+    async def pause(self, name: str | None, owner: str = "somebody", reason: str = "") -> None:
+        service = None if name is None else ServiceId(name)
+        hold = Hold(service, owner, reason, self.clock.stamp())
+        await self.store.place_hold(hold, epoch=self._epoch)
+        self._known_holds = tuple(await self.store.holds(self.clock.stamp()))
+
+    async def resume(self, name: str | None) -> None:
+        service = None if name is None else ServiceId(name)
+        await self.store.lift_holds(
+            service, self.clock.stamp(), epoch=self._epoch, actor="somebody"
+        )
+        self._known_holds = tuple(await self.store.holds(self.clock.stamp()))
+        if service is not None:
+            await self.engines[service].release("somebody")
+
+    def set_policy(self, name: str, policy: Policy) -> None:
+        """Before `start`: a policy of its own for one service."""
+        self._policies[ServiceId(name)] = policy
+
+    async def run(self, until_s: float) -> None:
+        """Let virtual time pass up to `until_s`."""
+        clock = self.clock
+        while self._events and self._events[0][0] <= until_s:
+            due, _, what = heapq.heappop(self._events)
+            clock.move_to(Instant(due))
+            if isinstance(what, SimService):
+                await self._check(what)
+            elif isinstance(what, Engine):
+                await self._drive(what)
+            else:
+                what()
+        clock.move_to(Instant(until_s))
+
+    async def _check(self, service: SimService) -> None:
+        engine = self.engines[service.id]
+        seen = await service.check()
+        self.observation_count += 1
+        if engine.observe(0, seen):
+            await self._drive(engine)
+        now = self.clock.now()
+        wait_s = interval_s(
+            engine.policy.interval_s,
+            engine.policy,
+            engine.phase,
+            engine.diagnosis.health,
+            engine.cadence_since,
+            now,
+        )
+        wait_s = max(wait_s, seen.latency_s)
+        spread = 1 + _JITTER * (2 * self._random.random() - 1)
+        self._push(now + wait_s * spread, service)
+
+    async def _drive(self, engine: Engine) -> None:
+        if self.engines.get(engine.service) is not engine:
+            return
+        while True:
+            next_at = await engine.advance()
+            if next_at is None:
+                return
+            if next_at > self.clock.now():
+                break
+        if self._due.get(engine.service) != next_at:
+            self._due[engine.service] = next_at
+            self._push(next_at, engine)
+
+    def _push(self, when_s: float, what: Callable[[], object] | SimService | Engine) -> None:
+        heapq.heappush(self._events, (when_s, next(self._order), what))
+
+    @property
+    def fleet(self) -> Fleet:
+        return self._fleet
+
+    def _holds(self, service: ServiceId) -> tuple[Hold, ...]:
+        if not self._known_holds:
+            return ()
+        now = self.clock.stamp()
+        return tuple(
+            hold
+            for hold in self._known_holds
+            if hold.service in (None, service)
+            and (hold.expires is None or remaining_s(hold.expires, now) > 0)
+        )

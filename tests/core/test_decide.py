@@ -1,0 +1,191 @@
+"""Properties of the decision: what it never does, over all snapshots."""
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prunella.core.budget import backoff_until
+from prunella.core.decide import Forced, Reason, Snapshot, decide
+from prunella.core.fleet import FleetView, Storm
+from prunella.core.guards import guards
+from prunella.core.health import Diagnosis
+from prunella.core.ledger import Attempt, LedgerView
+from prunella.core.machine import Phase
+from prunella.core.model import (
+    ActionKind,
+    Health,
+    Hold,
+    IncidentId,
+    Instance,
+    InstanceId,
+    InstanceState,
+    Instant,
+    Mode,
+    Outcome,
+    ServiceId,
+    Stamp,
+    Status,
+    Symptom,
+    SymptomKind,
+)
+from prunella.core.policy import FleetPolicy, Policy
+from prunella.testing.clock import SimClock
+
+NOW = Instant(100_000.0)
+STAMP: Stamp = SimClock().stamp()
+times = st.floats(NOW - 20_000, NOW).map(Instant)
+attempts = st.lists(
+    st.builds(
+        Attempt,
+        st.just(ActionKind.RESTART),
+        times,
+        st.none(),
+        st.sampled_from(Outcome),
+        st.just("prunella"),
+        st.just(IncidentId("i")),
+    ),
+    max_size=8,
+).map(lambda found: tuple(sorted(found, key=lambda a: -a.at)))
+symptoms = st.none() | st.builds(
+    Symptom,
+    st.sampled_from(SymptomKind),
+    st.sampled_from([Health.DEGRADED, Health.FAILED]),
+    times,
+    st.just("evidence"),
+    st.booleans(),
+)
+statuses = st.none() | st.lists(st.sampled_from(InstanceState), max_size=4).map(
+    lambda states: Status(
+        tuple(Instance(InstanceId(str(n)), state, f"r{n}") for n, state in enumerate(states)),
+        len(states),
+    )
+)
+
+
+def diagnosis_of(symptom: Symptom | None, health: Health) -> Diagnosis:
+    return Diagnosis(health) if symptom is None else Diagnosis(symptom.severity, symptom)
+
+
+snapshots = st.builds(
+    Snapshot,
+    service=st.just(ServiceId("web")),
+    policy=st.builds(lambda mode: Policy(mode=mode), st.sampled_from(Mode)),
+    fleet_policy=st.just(FleetPolicy()),
+    phase=st.sampled_from(Phase),
+    diagnosis=st.builds(
+        diagnosis_of, symptoms, st.sampled_from([Health.UNKNOWN, Health.HEALTHY, Health.SUSPECT])
+    ),
+    status=statuses,
+    capabilities=st.sampled_from([frozenset[ActionKind](), frozenset({ActionKind.RESTART})]),
+    now=st.just(NOW),
+    ledger=st.builds(
+        LedgerView,
+        attempts,
+        st.sampled_from([frozenset[ServiceId](), frozenset({ServiceId("web")})]),
+        st.lists(times, max_size=3).map(lambda found: tuple(sorted(found, reverse=True))),
+        st.sampled_from([(), (Hold(None, "ops", "deploy", STAMP),)]),
+    ),
+    fleet=st.builds(
+        FleetView,
+        st.just(10),
+        st.integers(0, 10),
+        st.integers(0, 10),
+        st.builds(Storm, st.none() | times, times, st.none(), st.sampled_from([1, 2, 4])),
+        st.integers(0, 4),
+        st.sampled_from(["", "the loop stood still"]),
+        st.sampled_from(["", "no beat of our lease"]),
+    ),
+    grace_until=st.floats(NOW - 10, NOW + 10).map(Instant),
+)
+
+
+@given(snapshots)
+def test_is_deterministic_and_always_says_why(snap: Snapshot) -> None:
+    assert decide(snap) == decide(snap)
+    assert decide(snap).detail
+
+
+@given(snapshots)
+def test_never_acts_without_a_confirmed_symptom(snap: Snapshot) -> None:
+    if snap.diagnosis.symptom is None:
+        assert decide(snap).action is None
+
+
+@given(snapshots)
+def test_never_acts_twice_at_once(snap: Snapshot) -> None:
+    if snap.phase is not Phase.WATCHING or snap.ledger.running:
+        assert decide(snap).action is None
+
+
+@given(snapshots)
+def test_never_acts_on_an_unreadable_or_empty_target(snap: Snapshot) -> None:
+    if snap.status is None or not snap.status.instances:
+        assert decide(snap).action is None
+        assert decide(replace(snap, forced=Forced("me", "now"))).action is None
+
+
+@given(snapshots)
+def test_never_acts_under_a_hold_beyond_the_budget_or_while_backing_off(snap: Snapshot) -> None:
+    policy = snap.policy
+    spent = [
+        a
+        for a in snap.ledger.attempts
+        if NOW - a.at < policy.budget_window_s and a.outcome is not Outcome.CANCELLED
+    ]
+    waiting = backoff_until(snap.service, snap.ledger.attempts, policy, NOW) > NOW
+    if snap.ledger.holds or len(spent) >= policy.budget_actions or waiting:
+        assert decide(snap).action is None
+
+
+@given(snapshots)
+def test_never_acts_when_healing_is_off_and_only_pretends_when_observing(snap: Snapshot) -> None:
+    decision = decide(snap)
+    if snap.policy.mode is Mode.OFF:
+        assert decision.action is None
+    if snap.policy.mode is Mode.OBSERVE and decision.action is not None:
+        assert decision.reason is Reason.OBSERVED
+
+
+@given(snapshots)
+def test_a_person_passes_the_yielding_guards_only(snap: Snapshot) -> None:
+    decision = decide(replace(snap, forced=Forced("me", "now")))
+    yielding = {guard.name for guard in guards() if guard.yields}
+    assert not yielding & {veto.guard for veto in decision.vetoes}
+
+
+@given(snapshots)
+def test_a_person_never_passes_a_missing_lease(snap: Snapshot) -> None:
+    if snap.fleet.lease:
+        assert decide(replace(snap, forced=Forced("me", "now"))).action is None
+
+
+@given(snapshots)
+def test_every_veto_that_lifts_by_itself_sets_the_alarm(snap: Snapshot) -> None:
+    decision = decide(snap)
+    until = [veto.until for veto in decision.vetoes if veto.until is not None]
+    if decision.reason is Reason.VETOED and until:
+        assert decision.wake_at == max(until)
+        assert decision.wake_at > NOW
+
+
+def test_the_wait_doubles_with_each_try_and_is_forgotten_in_time() -> None:
+    policy = Policy(budget_actions=99)
+
+    def wait_s(tries: int, ago_s: float) -> float:
+        one = Attempt(
+            ActionKind.RESTART,
+            Instant(NOW - ago_s),
+            Instant(NOW - ago_s),
+            Outcome.INEFFECTIVE,
+            "prunella",
+            IncidentId("i"),
+        )
+        return backoff_until(ServiceId("web"), (one,) * tries, policy, NOW) - (NOW - ago_s)
+
+    assert wait_s(0, 0) == 0
+    assert 0.7 < wait_s(1, 0) < 1.3
+    assert 1.4 < wait_s(2, 0) < 2.6
+    assert 96 * 0.7 < wait_s(8, 0) < 128 * 1.3
+    assert wait_s(20, 0) <= policy.backoff_cap_s * 1.25
+    assert wait_s(3, 3 * policy.backoff_half_life_s) <= 3 * policy.backoff_half_life_s

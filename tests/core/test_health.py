@@ -1,0 +1,129 @@
+"""The fold of observations, as scripts: + pass, - refused, t timeout, e error, s slow, ? blind."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prunella.core.health import FRESH, Vitals, diagnose, fold, uptime_ratio
+from prunella.core.model import (
+    Cause,
+    Health,
+    Instance,
+    InstanceId,
+    InstanceState,
+    Instant,
+    Observation,
+    Status,
+    SymptomKind,
+    Verdict,
+)
+from prunella.core.policy import WINDOW, Policy
+
+POLICY = Policy()
+SIGNS = {
+    "+": (Verdict.PASS, 0.01, None),
+    "s": (Verdict.PASS, 2.0, None),
+    "-": (Verdict.FAIL, 0.01, Cause.REFUSED),
+    "t": (Verdict.FAIL, 2.0, Cause.TIMEOUT),
+    "e": (Verdict.FAIL, 0.01, Cause.ERROR),
+    "?": (Verdict.INCONCLUSIVE, 0.0, None),
+}
+
+
+def folded(script: str) -> Vitals:
+    vitals = FRESH
+    for number, sign in enumerate(script):
+        verdict, latency_s, cause = SIGNS[sign]
+        seen = Observation(verdict, Instant(float(number)), latency_s, cause, "detail")
+        vitals = fold(vitals, seen, POLICY)
+    return vitals
+
+
+@pytest.mark.parametrize(
+    ("script", "health", "kind"),
+    [
+        ("", Health.UNKNOWN, None),
+        ("???", Health.UNKNOWN, None),
+        ("+", Health.HEALTHY, None),
+        ("+-", Health.SUSPECT, None),
+        ("+--", Health.SUSPECT, None),
+        ("+---", Health.FAILED, SymptomKind.DOWN),
+        ("+--?-", Health.FAILED, SymptomKind.DOWN),
+        ("+--+--", Health.SUSPECT, None),
+        ("+ttt", Health.FAILED, SymptomKind.HUNG),
+        ("+eee", Health.FAILED, SymptomKind.ERRORING),
+        ("+sss", Health.DEGRADED, SymptomKind.SLOW),
+        ("+ss", Health.SUSPECT, None),
+        ("+sss+", Health.SUSPECT, None),
+        ("+sss++", Health.HEALTHY, None),
+        ("+---+", Health.SUSPECT, None),
+        ("+---++", Health.HEALTHY, None),
+        ("+---???", Health.FAILED, SymptomKind.DOWN),
+        ("+++???", Health.UNKNOWN, None),
+        ("+" * 19 + "e", Health.SUSPECT, None),
+        ("+" * 36 + "e+e+", Health.HEALTHY, None),
+        ("+" * 30 + "e+e+", Health.DEGRADED, SymptomKind.ERRORING),
+        ("+" * 15 + "e+e+e+", Health.FAILED, SymptomKind.ERRORING),
+        ("+" * 10 + "e+e+e", Health.SUSPECT, None),
+    ],
+    ids=lambda value: str(value) if isinstance(value, str) else "",
+)
+def test_scripts_of_observations_are_believed_as(
+    script: str, health: Health, kind: SymptomKind | None
+) -> None:
+    found = diagnose([folded(script)], None, POLICY, Instant(1000.0))
+    assert (found.health, found.symptom.kind if found.symptom else None) == (health, kind)
+
+
+def test_an_exit_is_believed_at_once_and_outranks_every_sample() -> None:
+    gone = Instance(InstanceId("0"), InstanceState.EXITED, "x", "killed by SIGKILL")
+    found = diagnose([folded("+++")], Status((gone,), 1), POLICY, Instant(9.0))
+    assert found.health is Health.FAILED
+    assert found.symptom is not None
+    assert found.symptom.factual
+    assert "killed by SIGKILL" in found.symptom.evidence
+
+
+def test_one_exit_of_several_instances_degrades_only() -> None:
+    status = Status(
+        (
+            Instance(InstanceId("0"), InstanceState.EXITED),
+            Instance(InstanceId("1"), InstanceState.RUNNING),
+        ),
+        2,
+    )
+    assert diagnose([], status, POLICY, Instant(9.0)).health is Health.DEGRADED
+
+
+def test_what_a_person_has_stopped_is_not_down() -> None:
+    stopped = Instance(InstanceId("0"), InstanceState.STOPPED)
+    assert diagnose([], Status((stopped,), 1), POLICY, Instant(9.0)).symptom is None
+
+
+@given(st.text("+-tes?", max_size=300))
+def test_the_window_never_grows_and_counts_stay_in_bounds(script: str) -> None:
+    vitals = folded(script)
+    assert vitals.samples == min(WINDOW, sum(sign != "?" for sign in script))
+    assert 0 <= vitals.failures.bit_count() <= vitals.samples
+    assert vitals.failures < 1 << WINDOW
+    assert 0.0 <= vitals.error_rate <= 1.0
+
+
+@given(st.text("+-tes", max_size=60), st.text("?", max_size=20))
+def test_blind_observations_never_make_or_end_a_symptom(script: str, blind: str) -> None:
+    now = Instant(1000.0)
+    before = diagnose([folded(script)], None, POLICY, now).symptom
+    after = diagnose([folded(script + blind)], None, POLICY, now).symptom
+    assert (before is None) == (after is None)
+
+
+def test_uptime_counts_known_time_only() -> None:
+    changes = [
+        (Instant(0.0), Health.UNKNOWN),
+        (Instant(10.0), Health.HEALTHY),
+        (Instant(70.0), Health.FAILED),
+        (Instant(90.0), Health.HEALTHY),
+    ]
+    assert uptime_ratio(changes, Instant(110.0), 1000.0) == pytest.approx(0.8)
+    assert uptime_ratio(changes, Instant(110.0), 20.0) == pytest.approx(1.0)
+    assert uptime_ratio([], Instant(5.0), 10.0) is None
