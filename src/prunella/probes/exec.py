@@ -1,0 +1,86 @@
+"""The exec probe: a command that exits 0 when the service is well."""
+
+from __future__ import annotations
+
+import os
+from typing import ClassVar
+
+from pydantic import Field, field_validator
+
+from prunella.argv import Completed, run_argv
+from prunella.core.model import Cause, Observation
+from prunella.errors import PermanentError, TransientError
+from prunella.plugins import ProbeContext, ProbePlugin
+from prunella.probes._wire import Trouble, no_answer, observe
+from prunella.spec import ProbeSpec
+
+
+class ExecSpec(ProbeSpec):
+    """Run a command; exit code 0 means well."""
+
+    command: list[str] = Field(
+        min_length=1, description="Program and its arguments, as a list. No shell is involved."
+    )
+    env: dict[str, str] = Field(
+        default_factory=dict[str, str],
+        description="Environment variables, besides those of Prunella itself.",
+    )
+    cwd: str | None = Field(default=None, description="Folder to run the command in.")
+
+    @field_validator("command")
+    @classmethod
+    def _can_be_run(cls, value: list[str]) -> list[str]:
+        if not value[0] or any("\0" in word for word in value):
+            raise ValueError("the command has no name, or contains a NUL character")
+        return value
+
+
+class ExecProbe:
+    """Runs one command per check; a command that outlives its timeout is killed."""
+
+    kind: ClassVar[str] = "exec"
+
+    def __init__(self, spec: ExecSpec, context: ProbeContext) -> None:
+        self._spec = spec
+        self._clock = context.clock
+
+    async def check(self) -> Observation:
+        started = self._clock.now()
+        return observe(self._clock, started, await self._run())
+
+    async def close(self) -> None:
+        """Nothing is kept between checks."""
+
+    async def _run(self) -> Trouble | None:
+        spec = self._spec
+        env = {**os.environ, **spec.env} if spec.env else None
+        try:
+            done = await run_argv(spec.command, timeout_s=spec.timeout, cwd=spec.cwd, env=env)
+        except TransientError as error:
+            return Trouble(None, str(error))
+        except PermanentError as error:
+            return Trouble(Cause.ERROR, str(error))
+        return self._judge(done)
+
+    def _judge(self, done: Completed) -> Trouble | None:
+        if done.timed_out:
+            return no_answer(self._spec.timeout)
+        if done.exit_code is None:
+            return Trouble(None, "somebody else collected the command's exit code")
+        if done.exit_code == 0:
+            return None
+        how = (
+            f"exit {done.exit_code}"
+            if done.exit_code > 0
+            else f"killed by signal {-done.exit_code}"
+        )
+        last = _last_line(done.output)
+        return Trouble(Cause.ERROR, f"{how}: {last}" if last else how)
+
+
+def _last_line(output: bytes) -> str:
+    lines = output[-4096:].decode("utf-8", "replace").rstrip().splitlines()
+    return lines[-1].strip() if lines else ""
+
+
+PLUGIN = ProbePlugin(kind=ExecProbe.kind, spec=ExecSpec, build=ExecProbe)

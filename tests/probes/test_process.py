@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from prunella.core.model import Cause, Verdict
+from prunella.ports import Probe
+
+Build = Callable[..., Probe]
+Eventually = Callable[[Callable[[], bool]], Awaitable[None]]
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[[str], subprocess.Popen[bytes]]]:
+    """Run a Python program that says "up" when it is; it is killed at the end."""
+    children: list[subprocess.Popen[bytes]] = []
+
+    def run(program: str) -> subprocess.Popen[bytes]:
+        child = subprocess.Popen(
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, stdin=subprocess.PIPE
+        )
+        children.append(child)
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"up\n"
+        return child
+
+    yield run
+    for child in children:
+        child.kill()
+        child.communicate()
+
+
+IDLE = "print('up', flush=True); input()"
+BUSY = "print('up', flush=True)\nwhile True: pass"
+
+
+async def test_a_process_that_lives_passes(build: Build) -> None:
+    assert (await build("process", pids=(os.getpid(),)).check()).verdict is Verdict.PASS
+
+
+async def test_no_process_is_refused(build: Build) -> None:
+    observation = await build("process").check()
+    assert (observation.cause, observation.detail) == (Cause.REFUSED, "no process")
+
+
+async def test_a_process_that_is_gone_is_refused(
+    build: Build, start: Callable[[str], subprocess.Popen[bytes]]
+) -> None:
+    child = start(IDLE)
+    child.kill()
+    child.wait()
+    assert (await build("process", pids=(child.pid,)).check()).cause is Cause.REFUSED
+
+
+async def test_a_zombie_is_dead(
+    build: Build, start: Callable[[str], subprocess.Popen[bytes]], eventually: Eventually
+) -> None:
+    child = start(IDLE)
+    child.kill()
+    stat = Path(f"/proc/{child.pid}/stat")
+    await eventually(lambda: ") Z " in stat.read_text())
+    assert (await build("process", pids=(child.pid,)).check()).cause is Cause.REFUSED
+
+
+async def test_several_processes_live_while_one_of_them_does(
+    build: Build, start: Callable[[str], subprocess.Popen[bytes]]
+) -> None:
+    dead = [start(IDLE) for _ in range(2)]
+    for child in dead:
+        child.kill()
+        child.wait()
+    pids = (dead[0].pid, dead[1].pid, os.getpid())
+    assert (await build("process", pids=pids, memory="100GiB").check()).verdict is Verdict.PASS
+    assert (await build("process", pids=(*pids, 1), memory=1).check()).cause is Cause.SATURATED
+
+
+async def test_memory_above_its_limit_is_saturated(build: Build) -> None:
+    observation = await build("process", pids=(os.getpid(),), memory="1MiB").check()
+    assert observation.cause is Cause.SATURATED
+    assert observation.detail.endswith("limit 1.0 MiB")
+
+
+async def test_descriptors_above_their_limit_are_saturated(build: Build) -> None:
+    observation = await build("process", pids=(os.getpid(),), descriptors=1).check()
+    assert observation.cause is Cause.SATURATED
+    assert observation.detail.endswith("descriptors, limit 1")
+
+
+async def test_cpu_is_judged_over_the_time_since_the_last_check(
+    build: Build,
+    start: Callable[[str], subprocess.Popen[bytes]],
+    eventually: Eventually,
+) -> None:
+    child = start(BUSY)
+    probe = build("process", pids=(child.pid,), cpu=0.05)
+    assert (await probe.check()).verdict is Verdict.PASS  # nothing to compare with yet
+    stat = Path(f"/proc/{child.pid}/stat")
+    before = _ticks(stat)
+    await eventually(lambda: _ticks(stat) >= before + 10)
+    observation = await probe.check()
+    assert observation.cause is Cause.SATURATED
+    assert "of a core, limit 0.05" in observation.detail
+
+
+async def test_an_idle_process_is_not_saturated(
+    build: Build, start: Callable[[str], subprocess.Popen[bytes]], eventually: Eventually
+) -> None:
+    child = start(IDLE)
+    probe = build("process", pids=(child.pid,), cpu=0.5, memory="1GiB", descriptors=1000)
+    await probe.check()
+    before = _ticks(Path("/proc/self/stat"))
+    await eventually(lambda: sum(range(10000)) > 0 and _ticks(Path("/proc/self/stat")) > before)
+    assert (await probe.check()).verdict is Verdict.PASS
+
+
+def _ticks(stat: Path) -> int:
+    fields = stat.read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
