@@ -1,0 +1,27 @@
+"""Configuration: load a file, check all of it, freeze it. Knows plugins only by their registry."""
+
+from __future__ import annotations
+
+from prunella.config.changes import Changes, changes
+from prunella.config.faults import ConfigFaults, Fault
+from prunella.config.jsonschema import json_schema
+from prunella.config.load import from_mapping, load, parse
+from prunella.config.model import Config, ProbeConfig, ServiceConfig
+from prunella.config.places import state_folder
+from prunella.config.registry import Registry
+
+__all__ = [
+    "Changes",
+    "Config",
+    "ConfigFaults",
+    "Fault",
+    "ProbeConfig",
+    "Registry",
+    "ServiceConfig",
+    "changes",
+    "from_mapping",
+    "json_schema",
+    "load",
+    "parse",
+    "state_folder",
+]

@@ -1,0 +1,38 @@
+"""What a reload changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prunella.config.model import Config
+from prunella.core.model import ServiceId
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Services that came, went or differ, in the order of their file.
+
+    ``restart_needed`` names the top-level keys that differ and stay as they were until Prunella
+    is started anew.
+    """
+
+    added: tuple[ServiceId, ...] = ()
+    removed: tuple[ServiceId, ...] = ()
+    changed: tuple[ServiceId, ...] = ()
+    restart_needed: tuple[str, ...] = ()
+
+
+def changes(old: Config, new: Config) -> Changes:
+    """Compare two configurations. The fleet's policy and retention are taken over as they are."""
+    return Changes(
+        added=tuple(id_ for id_ in new.services if id_ not in old.services),
+        removed=tuple(id_ for id_ in old.services if id_ not in new.services),
+        changed=tuple(
+            id_
+            for id_, service in new.services.items()
+            if id_ in old.services and old.services[id_] != service
+        ),
+        restart_needed=tuple(
+            key for key in ("store", "state_dir", "api") if getattr(old, key) != getattr(new, key)
+        ),
+    )

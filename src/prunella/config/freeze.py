@@ -1,0 +1,110 @@
+"""From a checked file to the frozen value: defaults filled in, paths absolute, seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from prunella.config import schema
+from prunella.config.check import Checked, CheckedService
+from prunella.config.model import Config, ProbeConfig, ServiceConfig
+from prunella.config.places import STORE_FILE, absolute_store, state_folder
+from prunella.core.model import ServiceId
+from prunella.core.policy import DEFAULT_LADDER, FleetPolicy, Policy
+from prunella.spec import ProbeSpec, Spec
+
+_FASTEST = Policy()
+S = TypeVar("S", bound=Spec)
+
+
+def freeze(checked: Checked, path: Path | None) -> Config:
+    """The configuration; relative paths start at the folder of `path`, or where we are."""
+    file = checked.file
+    folder = Path.cwd() if path is None else path.absolute().parent
+    state_dir = state_folder() if file.state_dir is None else folder / file.state_dir
+    default_store = f"sqlite:///{state_dir / STORE_FILE}"
+    return Config(
+        path=None if path is None else path.absolute(),
+        store=default_store if file.store is None else absolute_store(file.store, folder),
+        state_dir=state_dir,
+        api=None if file.api is None else schema.listen_address(file.api.listen),
+        retention_s=file.retention,
+        fleet=_fleet(file.fleet),
+        services=MappingProxyType(
+            {ServiceId(one.id): _service(one, file.defaults, folder) for one in checked.services}
+        ),
+    )
+
+
+def _service(one: CheckedService, defaults: schema.Defaults, folder: Path) -> ServiceConfig:
+    probes = tuple(_probe(kind, spec, defaults, folder) for kind, spec in one.probes)
+    interval_s = min((probe.interval_s for probe in probes), default=defaults.interval)
+    return ServiceConfig(
+        id=ServiceId(one.id),
+        name=one.service.name or one.id,
+        policy=_policy(one.healing, one.service.domain, interval_s),
+        platform=one.service.platform,
+        platform_spec=_anchored(one.platform, folder),
+        probes=probes,
+    )
+
+
+def _probe(kind: str, spec: ProbeSpec, defaults: schema.Defaults, folder: Path) -> ProbeConfig:
+    if "timeout" not in spec.model_fields_set and "timeout" in defaults.model_fields_set:
+        spec = spec.model_copy(update={"timeout": defaults.timeout})
+    interval_s = defaults.interval if spec.interval is None else spec.interval
+    return ProbeConfig(kind, _anchored(spec, folder), interval_s)
+
+
+def _anchored(spec: S, folder: Path) -> S:
+    """The spec with every relative ``cwd`` in it made absolute; links are not followed."""
+    update: dict[str, Any] = {}
+    for name in type(spec).model_fields:
+        value = getattr(spec, name)
+        if isinstance(value, Spec):
+            update[name] = _anchored(value, folder)
+        elif name == "cwd" and isinstance(value, str | Path):
+            update[name] = type(value)(folder / value)
+    return spec.model_copy(update=update) if update else spec
+
+
+def _policy(healing: schema.Healing, domain: str, interval_s: float) -> Policy:
+    guards, thresholds = healing.guards, healing.thresholds
+    return Policy(
+        mode=healing.heal,
+        domain=domain,
+        fall=guards.fall,
+        rise=guards.rise,
+        min_samples=guards.min_samples,
+        response_time_s=thresholds.response_time,
+        degraded_error_rate=thresholds.degraded_error_rate,
+        failed_error_rate=thresholds.failed_error_rate,
+        interval_s=interval_s,
+        # A suspect is never looked at less often than usual, a lost one never more often.
+        suspect_interval_s=min(_FASTEST.suspect_interval_s, interval_s),
+        down_interval_s=max(_FASTEST.down_interval_s, interval_s),
+        grace_s=healing.grace,
+        soak_s=healing.verify.soak,
+        deadline_s=healing.verify.deadline,
+        backoff_base_s=guards.backoff.base,
+        backoff_cap_s=guards.backoff.cap,
+        backoff_half_life_s=guards.backoff.half_life,
+        budget_actions=guards.budget.actions,
+        budget_window_s=guards.budget.window,
+        ineffective_limit=guards.chain.ineffective,
+        attempts_limit=guards.chain.attempts,
+        chain_window_s=guards.chain.window,
+        min_healthy_ratio=guards.min_healthy,
+        ladder={**DEFAULT_LADDER, **healing.ladder},
+    )
+
+
+def _fleet(fleet: schema.Fleet) -> FleetPolicy:
+    return FleetPolicy(
+        pace_unwell_ratio=fleet.pace_above,
+        pace_s=fleet.pace,
+        storm_ratio=fleet.storm.share,
+        storm_services=fleet.storm.services,
+        storm_window_s=fleet.storm.window,
+    )

@@ -1,0 +1,53 @@
+"""A checked configuration: frozen, absolute, in seconds. What the rest of Prunella reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from prunella.core.model import ServiceId
+from prunella.core.policy import FleetPolicy, Policy
+from prunella.spec import ProbeSpec, Spec
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeConfig:
+    """One probe of a service; the timeout is in its spec."""
+
+    kind: str
+    spec: ProbeSpec
+    interval_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceConfig:
+    """One service; probes are in the order of the file."""
+
+    id: ServiceId
+    name: str
+    policy: Policy
+    platform: str
+    platform_spec: Spec
+    probes: tuple[ProbeConfig, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All of it.
+
+    Attributes:
+        path: the file, absolute; None if there was none.
+        store: URL of the store; no part of it is relative.
+        state_dir: absolute; need not exist.
+        api: host and port to listen on (port 0: any free one); None: no API.
+        services: at least one, in the order of the file.
+    """
+
+    path: Path | None
+    store: str
+    state_dir: Path
+    api: tuple[str, int] | None
+    retention_s: float
+    fleet: FleetPolicy
+    services: Mapping[ServiceId, ServiceConfig]

@@ -1,0 +1,39 @@
+"""Where Prunella keeps what must outlive it, unless the file says otherwise."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+STORE_FILE = "prunella.db"
+
+
+def state_folder(environ: Mapping[str, str] | None = None, user: int | None = None) -> Path:
+    """The absolute folder for state; it need not exist.
+
+    Args:
+        environ: instead of this process's environment.
+        user: instead of this process's effective user number.
+    """
+    environ = os.environ if environ is None else environ
+    user = os.geteuid() if user is None else user
+    if chosen := environ.get("PRUNELLA_STATE_DIR"):
+        return Path(chosen).absolute()
+    if user == 0:
+        return Path("/var/lib/prunella")
+    xdg = Path(environ.get("XDG_STATE_HOME", ""))
+    home = Path(environ.get("HOME") or "/")
+    return (xdg if xdg.is_absolute() else home / ".local" / "state") / "prunella"
+
+
+def absolute_store(url: str, folder: Path) -> str:
+    """A store's URL whose path does not depend on the working directory.
+
+    ``kind:///name`` is relative to `folder`, ``kind:////name`` is absolute; anything with a host
+    stays as it is.
+    """
+    scheme, _, rest = url.partition("://")
+    if rest.startswith("/") and not rest.startswith("//"):
+        return f"{scheme}:///{folder / rest[1:]}"
+    return url

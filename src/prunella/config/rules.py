@@ -1,0 +1,74 @@
+"""Rules between values, each of which is right by itself."""
+
+from __future__ import annotations
+
+from prunella.config import schema
+from prunella.config.faults import Report
+from prunella.config.node import Node
+from prunella.config.registry import Registry
+from prunella.config.words import Path, show_duration, show_ratio, unknown
+
+_PAIRS: tuple[tuple[Path, Path], ...] = (  # the first is never above the second
+    (("thresholds", "degraded_error_rate"), ("thresholds", "failed_error_rate")),
+    (("verify", "soak"), ("verify", "deadline")),
+    (("guards", "backoff", "base"), ("guards", "backoff", "cap")),
+    (("guards", "chain", "ineffective"), ("guards", "chain", "attempts")),
+)
+
+
+def check_file(root: Node, file: schema.File, registry: Registry, report: Report) -> None:
+    """Rules on the top-level keys."""
+    defaults = root.kid("defaults")
+    if defaults is not None:
+        check_healing(defaults, "'defaults'", file.defaults, file.defaults, report)
+    store = root.kid("store")
+    if store is not None and file.store is not None:
+        scheme = file.store.partition("://")[0]
+        if scheme not in registry.stores:
+            report.add(store.place, unknown("kind of store", scheme, sorted(registry.stores)))
+
+
+def check_healing(
+    node: Node, subject: str, own: schema.Healing, healing: schema.Healing, report: Report
+) -> None:
+    """Rules between settings, for those that stand in `node`; inherited ones were checked.
+
+    Args:
+        node: where they are written.
+        subject: whose they are, for the message.
+        own: what is written in `node`.
+        healing: the same with all that is inherited.
+        report: takes the faults.
+    """
+    for low, high in _PAIRS:
+        spot = node.find(*low) or node.find(*high)
+        if spot is None:
+            continue
+        lower, upper = _value(healing, low), _value(healing, high)
+        if lower > upper:
+            report.add(
+                spot.place,
+                f"'{low[-1]}' of {subject} is {_show(low, lower)}, which is above its "
+                f"'{high[-1]}' of {_show(high, upper)}, expected at most that",
+            )
+    _check_ladder(node, own, report)
+
+
+def _check_ladder(node: Node, own: schema.Healing, report: Report) -> None:
+    ladder = node.kid("ladder")
+    if ladder is not None and "ladder" in own.model_fields_set and not own.ladder:
+        report.add(ladder.place, "'ladder' is an empty mapping, expected remedies for a symptom")
+
+
+def _value(healing: schema.Healing, path: Path) -> float:
+    value: object = healing
+    for name in path:
+        value = getattr(value, str(name))
+    assert isinstance(value, int | float)
+    return value
+
+
+def _show(path: Path, value: float) -> str:
+    if path[0] == "thresholds":
+        return show_ratio(value)
+    return f"{value}" if "chain" in path else show_duration(value)
