@@ -1,0 +1,1 @@
+"""HTTP over the orchestrator: one module per resource, no logic of its own."""

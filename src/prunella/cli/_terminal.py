@@ -1,0 +1,126 @@
+"""What reaches the terminal: plain words, tables, JSON; never a raw control character.
+
+Names and details come from services and from whoever calls the API: they are shown, not obeyed.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Controls, invisible and reordering marks, line separators, halves of characters.
+_UNSEEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
+)
+_STYLES = {
+    "healthy": "green",
+    "recovered": "green",
+    "degraded": "yellow",
+    "recovering": "cyan",
+    "observed": "cyan",
+    "failed": "bold red",
+}
+_PIPE_WIDTH = 400  # no terminal to fit: lines stay whole for grep
+
+
+def prepare() -> None:
+    """Let no character that the terminal's encoding lacks end the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def clean(text: object) -> str:
+    """`text` on one line, with what cannot be seen spelled out."""
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+
+
+def say(*lines: str, flush: bool = False) -> None:
+    for line in lines:
+        print(clean(line), flush=flush)  # noqa: T201 - this is what a command says
+
+
+def complain(*lines: str) -> None:
+    """On stderr; a message of several lines keeps them."""
+    for message in lines:
+        for line in message.split("\n"):
+            print(clean(line), file=sys.stderr)  # noqa: T201 - this is what a command says
+
+
+def say_json(value: object, *, indent: int | None = 2) -> None:
+    """JSON in ASCII, so that nothing in it is raw. One line when there is no indent."""
+    import json  # noqa: PLC0415 - commands without JSON need none
+
+    text = json.dumps(value, indent=indent).replace("\x7f", "\\u007f")
+    print(text, flush=True)  # noqa: T201 - this is what a command says
+
+
+def say_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table without lines; words that are a status have its colour."""
+    from rich.table import Table  # noqa: PLC0415 - slow
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        last = index == len(columns) - 1
+        table.add_column(column, no_wrap=not last, overflow="fold")
+    for row in rows:
+        words = [clean(cell) for cell in row]
+        table.add_row(*[Text(word, style=_STYLES.get(word.split(" ")[0], "")) for word in words])
+    _console(sys.stdout).print(table)
+
+
+def waiting(words: str) -> AbstractContextManager[object]:
+    """A spinner on stderr while something takes its time; nothing where nobody watches."""
+    if not sys.stderr.isatty():
+        return nullcontext()
+    from rich.text import Text  # noqa: PLC0415 - slow
+
+    return _console(sys.stderr).status(Text(clean(words)))
+
+
+def moment(text: str | None) -> str:
+    """A wire timestamp in the machine's own zone."""
+    if text is None:
+        return "-"
+    from datetime import datetime  # noqa: PLC0415 - help needs none
+
+    try:
+        return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError):
+        return text
+
+
+def milliseconds(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.0f} ms" if value < 10_000 else f"{value / 1000:.1f} s"
+
+
+def outcome(action: Mapping[str, Any]) -> str:
+    """How an action ended, in a word."""
+    return str(action.get("outcome") or "running")
+
+
+def _console(file: Any) -> Console:
+    from rich.console import Console  # noqa: PLC0415 - slow
+
+    watched = bool(file.isatty())
+    plain = not watched or bool(os.environ.get("NO_COLOR"))
+    return Console(
+        file=file,
+        color_system=None if plain else "auto",
+        force_terminal=watched,
+        width=None if watched else _PIPE_WIDTH,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )

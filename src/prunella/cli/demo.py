@@ -1,0 +1,22 @@
+"""``prunella demo``: something to see at once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def command(
+    *,
+    keep: Annotated[
+        bool,
+        typer.Option(
+            "--keep", help="Leave the services up when the faults are healed; Ctrl-C ends it."
+        ),
+    ] = False,
+) -> None:
+    """Break three small services and watch them being healed."""
+    from prunella.demo import demo as play  # noqa: PLC0415 - slow
+
+    raise typer.Exit(play(keep=keep))
