@@ -1,0 +1,98 @@
+"""What every store decides in the same way: who holds it, what is live, what may be forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from prunella.core.ledger import Attempt, Holder, Veto
+from prunella.core.model import ActionId, ActionKind, Hold, IncidentId, Outcome, ServiceId, Stamp
+from prunella.core.time import age_s, rebase, remaining_s
+from prunella.errors import PermanentError, StoreInUseError
+
+KEPT_S = 4 * 3600.0  # guards look back so far: never forgotten, always in a view
+HOLDER_TTL_S = 10.0  # a holder on another host whose last beat is older has died
+VIEW_CHUNK = 16  # attempts that are judged old together before the search for more ends
+FLEET_COUNT = 16
+
+Began = tuple[ActionKind, Stamp, Stamp | None, Outcome | None, str, IncidentId]
+"""An action as a view needs it: kind, at, ended, outcome, actor, incident."""
+
+
+def process_lives(pid: int, started: str) -> bool:
+    """Whether the process that had `pid` and this kernel start time still runs.
+
+    A zombie has ended: nobody has asked how yet. Another start time is another process.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    # The name (field 2) is in brackets and may hold blanks and brackets of its own.
+    fields = stat.rpartition(")")[2].split()
+    return fields[0] not in {"Z", "X"} and fields[19] == started
+
+
+def holder_lives(present: Holder, beat: Stamp, claimant: Holder, now: Stamp) -> bool:
+    """Whether `present` may still write, as far as `claimant` can know."""
+    if present.id == claimant.id:
+        return False  # claiming again: the earlier epoch ends with this
+    if present.host != claimant.host:
+        return age_s(beat, now) < HOLDER_TTL_S
+    if present.boot != claimant.boot:
+        return False
+    return process_lives(present.pid, present.started)
+
+
+def in_use(name: str, present: Holder, since: Stamp) -> StoreInUseError:
+    where = f" (API {present.address})" if present.address else ""
+    return StoreInUseError(
+        f"store {name} is held by prunella pid {present.pid} on {present.host}{where} "
+        f"since {_readable(since.wall)}: stop that one, or give this one a store of its own"
+    )
+
+
+def _readable(moment: datetime) -> str:
+    return moment.isoformat(sep=" ", timespec="seconds")
+
+
+def lease_veto(service: ServiceId, running: ActionId, kind: ActionKind, at: datetime) -> Veto:
+    return Veto("lease", f"{kind} {running} of {service} runs since {_readable(at)}")
+
+
+def not_running(action: ActionId, service: ServiceId) -> PermanentError:
+    return PermanentError(f"action {action} of {service} does not run: it cannot end")
+
+
+def unknown_action(action: ActionId) -> PermanentError:
+    return PermanentError(f"no action {action}: there was none, or it is older than what is kept")
+
+
+def is_live(hold: Hold, now: Stamp) -> bool:
+    return hold.expires is None or remaining_s(hold.expires, now) > 0
+
+
+def attempts(chunks: Iterable[Sequence[Began]], now: Stamp) -> Iterator[Attempt]:
+    """Attempts of the last 4 h and any that runs, from chunks of actions newest first.
+
+    Stamps of other boots may be out of order, so one old action does not end the search; a whole
+    chunk of old ones does.
+    """
+    for chunk in chunks:
+        young = [began for began in chunk if began[3] is None or age_s(began[1], now) <= KEPT_S]
+        if not young:
+            return
+        for kind, at, ended, outcome, actor, incident in young:
+            ended_at = None if ended is None else rebase(ended, now)
+            yield Attempt(kind, rebase(at, now), ended_at, outcome, actor, incident)
+
+
+def later(one: Stamp, other: Stamp) -> Stamp:
+    """The later of two moments."""
+    return other if age_s(one, other) > 0 else one
+
+
+def is_old(then: Stamp, keep_from: Stamp, now: Stamp) -> bool:
+    """Whether a line of `then` may be forgotten: before `keep_from` and over 4 h old."""
+    return age_s(then, keep_from) > 0 and age_s(then, now) > KEPT_S

@@ -1,0 +1,252 @@
+"""Between values and rows, exactly: what goes in comes out equal."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import RowMapping
+
+from prunella.core.ledger import (
+    Entry,
+    EntryKind,
+    Finish,
+    HealingRecord,
+    Holder,
+    Intent,
+    ServiceRow,
+)
+from prunella.core.machine import Event, Phase
+from prunella.core.model import (
+    Action,
+    ActionId,
+    ActionKind,
+    Epoch,
+    Hold,
+    IncidentId,
+    InstanceId,
+    Instant,
+    Outcome,
+    ServiceId,
+    Stamp,
+    SymptomKind,
+)
+
+Row = RowMapping
+Values = dict[str, Any]
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def microseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def moment(count: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=count)
+
+
+def text(value: str) -> str:
+    """`value` as UTF-8 can carry it: bytes that a target printed may not be UTF-8 at all."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return value.encode(errors="backslashreplace").decode()
+    return value
+
+
+def of_stamp(name: str, stamp: Stamp | None) -> Values:
+    if stamp is None:
+        return {f"{name}_wall": None, f"{name}_instant": None, f"{name}_boot": None}
+    return {
+        f"{name}_wall": microseconds(stamp.wall),
+        f"{name}_instant": stamp.instant,
+        f"{name}_boot": stamp.boot,
+    }
+
+
+def stamp(name: str, row: Row) -> Stamp:
+    wall, instant = row[f"{name}_wall"], row[f"{name}_instant"]
+    return Stamp(moment(wall), Instant(instant), row[f"{name}_boot"])
+
+
+def stamp_or_none(name: str, row: Row) -> Stamp | None:
+    return None if row[f"{name}_wall"] is None else stamp(name, row)
+
+
+def of_entry(entry: Entry, epoch: Epoch) -> Values:
+    return {
+        "kind": entry.kind.value,
+        "service": entry.service,
+        "actor": text(entry.actor),
+        **of_stamp("at", entry.at),
+        "epoch": epoch,
+        "body": dict(entry.body),
+    }
+
+
+def entry(row: Row) -> Entry:
+    return Entry(
+        EntryKind(row["kind"]),
+        stamp("at", row),
+        None if row["service"] is None else ServiceId(row["service"]),
+        row["actor"],
+        row["body"],
+        row["seq"],
+    )
+
+
+def of_intent(action: int, intent: Intent) -> Values:
+    ended = intent.at if intent.observed else None
+    return {
+        "id": action,
+        "service": intent.action.service,
+        "kind": intent.action.kind.value,
+        "instance": intent.action.instance,
+        "identity": text(intent.action.identity),
+        "replicas": intent.action.replicas,
+        "revision": intent.action.revision,
+        "incident": intent.incident,
+        "reason": text(intent.reason),
+        "symptom": None if intent.symptom is None else intent.symptom.value,
+        "actor": text(intent.actor),
+        **of_stamp("at", intent.at),
+        **of_stamp("failing", intent.failing_since),
+        "event": intent.event.value,
+        "evidence": text(intent.evidence),
+        "observed": intent.observed,
+        "outcome": Outcome.OBSERVED.value if intent.observed else None,
+        "success": False if intent.observed else None,
+        "detail": "",
+        **of_stamp("ended", ended),
+    }
+
+
+def intent(row: Row) -> Intent:
+    return Intent(
+        action=Action(
+            kind=ActionKind(row["kind"]),
+            service=ServiceId(row["service"]),
+            instance=None if row["instance"] is None else InstanceId(row["instance"]),
+            identity=row["identity"],
+            replicas=row["replicas"],
+            revision=row["revision"],
+        ),
+        incident=IncidentId(row["incident"]),
+        reason=row["reason"],
+        symptom=_symptom(row),
+        actor=row["actor"],
+        at=stamp("at", row),
+        failing_since=stamp_or_none("failing", row),
+        event=Event(row["event"]),
+        evidence=row["evidence"],
+        observed=row["observed"],
+    )
+
+
+def _symptom(row: Row) -> SymptomKind | None:
+    return None if row["symptom"] is None else SymptomKind(row["symptom"])
+
+
+def outcome(row: Row) -> Outcome | None:
+    return None if row["outcome"] is None else Outcome(row["outcome"])
+
+
+def of_finish(finish: Finish, ended: Stamp) -> Values:
+    return {
+        "outcome": finish.outcome.value,
+        "success": finish.outcome is Outcome.RECOVERED,
+        "detail": text(finish.detail),
+        "recovery_time_ms": finish.recovery_time_ms,
+        "downtime_ms": finish.downtime_ms,
+        **of_stamp("ended", ended),
+    }
+
+
+def finish(row: Row) -> Finish | None:
+    ending = outcome(row)
+    if ending is None:
+        return None
+    return Finish(
+        ActionId(row["id"]), ending, row["detail"], row["recovery_time_ms"], row["downtime_ms"]
+    )
+
+
+def record(row: Row) -> HealingRecord:
+    return HealingRecord(
+        id=ActionId(row["id"]),
+        service=ServiceId(row["service"]),
+        action=ActionKind(row["kind"]),
+        reason=row["reason"],
+        timestamp=moment(row["at_wall"]),
+        success=row["success"],
+        recovery_time_ms=row["recovery_time_ms"],
+        downtime_ms=row["downtime_ms"],
+        outcome=outcome(row),
+        detail=row["detail"],
+        symptom=_symptom(row),
+        evidence=row["evidence"],
+        incident=IncidentId(row["incident"]),
+        actor=row["actor"],
+        instance=row["instance"],
+    )
+
+
+def service_row(row: Row, running: Row | None) -> ServiceRow:
+    last = row["last_restart"]
+    return ServiceRow(
+        service=ServiceId(row["service"]),
+        phase=Phase(row["phase"]),
+        phase_since=stamp("since", row),
+        wake_at=stamp_or_none("wake", row),
+        reason=row["reason"],
+        running=None if running is None else ActionId(running["id"]),
+        intent=None if running is None else intent(running),
+        restart_count=row["restart_count"],
+        action_count=row["action_count"],
+        last_restart=None if last is None else moment(last),
+    )
+
+
+def of_hold(seq: int, hold: Hold) -> Values:
+    return {
+        "id": seq,
+        "service": hold.service,
+        "owner": text(hold.owner),
+        "reason": text(hold.reason),
+        **of_stamp("placed", hold.placed),
+        **of_stamp("expires", hold.expires),
+    }
+
+
+def hold(row: Row) -> Hold:
+    return Hold(
+        None if row["service"] is None else ServiceId(row["service"]),
+        row["owner"],
+        row["reason"],
+        stamp("placed", row),
+        stamp_or_none("expires", row),
+    )
+
+
+def of_holder(holder: Holder) -> Values:
+    return {
+        "holder": holder.id,
+        "host": holder.host,
+        "pid": holder.pid,
+        "started": holder.started,
+        "boot": holder.boot,
+        "address": holder.address,
+    }
+
+
+def holder(row: Row) -> Holder:
+    return Holder(
+        host=row["host"],
+        pid=row["pid"],
+        started=row["started"],
+        boot=row["boot"],
+        id=row["holder"],
+        address=row["address"],
+    )

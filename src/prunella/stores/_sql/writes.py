@@ -1,0 +1,218 @@
+"""Every change of the database. Each runs within a transaction that its caller commits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from prunella.core.ledger import Entry, Holder, Intent, LedgerView, Step, Veto
+from prunella.core.machine import Phase
+from prunella.core.model import (
+    ActionId,
+    ActionKind,
+    Epoch,
+    Hold,
+    ServiceId,
+    Stamp,
+)
+from prunella.errors import StaleEpochError
+from prunella.stores import _lines as lines
+from prunella.stores import _rules as rules
+from prunella.stores._sql import reads, rows
+from prunella.stores._sql.schema import actions, compacting, holder, holds, ledger, services
+
+_EPOCH = select(holder.c.epoch, holder.c.holder)
+_LINE = insert(ledger)
+_ACTION = insert(actions)
+_FINISH = update(actions).where(
+    actions.c.id == bindparam("of"),
+    actions.c.service == bindparam("on"),
+    actions.c.outcome.is_(None),
+)
+_SERVICE = insert(services)
+_STAND = update(services).where(services.c.service == bindparam("of"))
+_ACT = _STAND.values(
+    action_count=services.c.action_count + 1,
+    restart_count=services.c.restart_count + bindparam("restarts"),
+)
+
+
+class LeaseHeldError(Exception):
+    """The index of running actions has refused a second one: roll back, then say which."""
+
+
+def claim(connection: Connection, name: str, claimant: Holder, now: Stamp) -> Epoch:
+    """Raises: StoreInUseError: the present holder lives; `name` is the store's, for people."""
+    row = reads.held(connection)
+    since, beat = rows.of_stamp("since", now), rows.of_stamp("beat", now)
+    if row is None:
+        first = {"id": 1, "epoch": 1, **rows.of_holder(claimant), **since, **beat}
+        connection.execute(insert(holder), first)
+        return Epoch(1)
+    if row["holder"] is not None:
+        present = rows.holder(row)
+        if rules.holder_lives(present, rows.stamp("beat", row), claimant, now):
+            raise rules.in_use(name, present, rows.stamp("since", row))
+    epoch = Epoch(row["epoch"] + 1)
+    connection.execute(
+        update(holder), {"epoch": epoch, **rows.of_holder(claimant), **since, **beat}
+    )
+    return epoch
+
+
+def require(connection: Connection, name: str, epoch: Epoch) -> None:
+    """Raises: StaleEpochError: `epoch` is not the present holder's."""
+    row = connection.execute(_EPOCH).one_or_none()
+    if row is None or row.holder is None or row.epoch != epoch:
+        raise StaleEpochError(f"epoch {epoch} of the store {name} has ended")
+
+
+def beat(connection: Connection, now: Stamp) -> None:
+    connection.execute(update(holder), rows.of_stamp("beat", now))
+
+
+def release(connection: Connection) -> None:
+    connection.execute(update(holder).values(holder=None))
+
+
+def append(connection: Connection, entry: Entry, epoch: Epoch) -> int:
+    """Write one line; returns its sequence number."""
+    key = connection.execute(_LINE, rows.of_entry(entry, epoch)).inserted_primary_key
+    assert key is not None
+    seq: int = key[0]
+    return seq
+
+
+def note(connection: Connection, entries: Sequence[Entry], epoch: Epoch) -> None:
+    connection.execute(_LINE, [rows.of_entry(entry, epoch) for entry in entries])
+
+
+def begin(
+    connection: Connection,
+    intent: Intent,
+    admit: Callable[[LedgerView], Sequence[Veto]],
+    now: Stamp,
+    epoch: Epoch,
+) -> ActionId | tuple[Veto, ...]:
+    """Raises: LeaseHeldError: an action runs on the service, and `admit` did not mind."""
+    service = intent.action.service
+    if vetoes := tuple(admit(reads.view(connection, service, now))):
+        return vetoes
+    seq = append(connection, lines.of_intent(intent), epoch)
+    try:
+        connection.execute(_ACTION, rows.of_intent(seq, intent))
+    except IntegrityError as error:
+        raise LeaseHeldError(service) from error
+    if not intent.observed:
+        _act(connection, seq, intent)
+    return ActionId(seq)
+
+
+def lease_veto(connection: Connection, service: ServiceId) -> Veto | None:
+    """Why a second action was refused; None if the first one has ended meanwhile."""
+    row = reads.running(connection, service)
+    if row is None:
+        return None
+    kind, at = ActionKind(row["kind"]), rows.moment(row["at_wall"])
+    return rules.lease_veto(service, ActionId(row["id"]), kind, at)
+
+
+def _act(connection: Connection, seq: int, intent: Intent) -> None:
+    standing: rows.Values = {
+        "phase": Phase.ACTING.value,
+        **rows.of_stamp("since", intent.at),
+        **rows.of_stamp("wake", None),
+        "reason": rows.text(intent.reason),
+        "moved": seq,
+    }
+    restarts = int(intent.action.kind is ActionKind.RESTART)
+    if restarts:
+        standing["last_restart"] = rows.microseconds(intent.at.wall)
+    service = intent.action.service
+    changed = connection.execute(_ACT, {"of": service, "restarts": restarts, **standing})
+    if not changed.rowcount:
+        _first_stand(connection, service, standing, restarts=restarts, acted=1)
+
+
+def _first_stand(
+    connection: Connection,
+    service: ServiceId,
+    standing: rows.Values,
+    *,
+    restarts: int = 0,
+    acted: int = 0,
+) -> None:
+    row = {"service": service, **standing, "restart_count": restarts, "action_count": acted}
+    connection.execute(_SERVICE, row)
+
+
+def advance(connection: Connection, step: Step, epoch: Epoch) -> None:
+    """Raises: PermanentError: the step ends an action that does not run."""
+    outcome = lines.of_outcome(step)
+    if step.finish and outcome:
+        ending = rows.of_finish(step.finish, step.at)
+        which = {"of": step.finish.action, "on": step.service}
+        if not connection.execute(_FINISH, {**which, **ending}).rowcount:
+            raise rules.not_running(step.finish.action, step.service)
+        append(connection, outcome, epoch)
+    standing: rows.Values = {
+        "phase": step.phase.value,
+        **rows.of_stamp("since", step.at),
+        **rows.of_stamp("wake", step.wake_at),
+        "reason": rows.text(step.reason),
+        "moved": append(connection, lines.of_step(step), epoch),
+    }
+    if not connection.execute(_STAND, {"of": step.service, **standing}).rowcount:
+        _first_stand(connection, step.service, standing)
+
+
+def place_hold(connection: Connection, hold: Hold, epoch: Epoch) -> None:
+    same = holds.c.owner == rows.text(hold.owner)
+    connection.execute(delete(holds).where(_placed_on(hold.service), same))
+    seq = append(connection, lines.of_hold(hold), epoch)
+    connection.execute(insert(holds), rows.of_hold(seq, hold))
+
+
+def lift_holds(
+    connection: Connection, service: ServiceId | None, now: Stamp, actor: str, epoch: Epoch
+) -> int:
+    live = [hold for hold in reads.live_holds(connection, now) if hold.service == service]
+    connection.execute(delete(holds).where(_placed_on(service)))
+    for hold in live:
+        append(connection, lines.of_lift(service, hold, now, actor), epoch)
+    return len(live)
+
+
+def _placed_on(service: ServiceId | None) -> ColumnElement[bool]:
+    return holds.c.service.is_(None) if service is None else holds.c.service == service
+
+
+def forget_holds(connection: Connection, now: Stamp) -> None:
+    """Let go of the holds that have expired."""
+    placed = connection.execute(select(holds)).mappings().all()
+    expired = [row["id"] for row in placed if not rules.is_live(rows.hold(row), now)]
+    if expired:
+        connection.execute(delete(holds).where(holds.c.id.in_(expired)))
+
+
+def forget_lines(connection: Connection, old: Sequence[int]) -> int:
+    """Delete those of the `old` lines that nothing needs; returns how many went."""
+    needed = (
+        select(actions.c.id).where(actions.c.outcome.is_(None)),
+        select(services.c.moved),
+        select(holds.c.id),
+    )
+    unneeded = [ledger.c.seq.not_in(needing) for needing in needed]
+    # A trigger refuses to delete from the ledger unless this row is there.
+    connection.execute(insert(compacting), {"id": 1})
+    gone = connection.execute(delete(ledger).where(ledger.c.seq.in_(old), *unneeded)).rowcount
+    connection.execute(delete(compacting))
+    return gone
+
+
+def forget_actions(connection: Connection, old: Sequence[int]) -> int:
+    """Delete the `old` actions; returns how many went."""
+    ended = actions.c.outcome.is_not(None)
+    return connection.execute(delete(actions).where(actions.c.id.in_(old), ended)).rowcount

@@ -1,0 +1,56 @@
+"""Connections: one that writes, a few that read."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.pool import QueuePool, StaticPool
+
+READERS = 2
+_BUSY_S = 5.0  # how long a claim waits for another process that writes
+_WAL_BYTES = 64 * 2**20  # above it, the journal is cut back when it starts anew
+
+
+def _connect(address: str) -> sqlite3.Connection:
+    # Transactions are begun by `_begin_with`, not by the driver when it sees fit.
+    connection = sqlite3.connect(
+        address, uri=True, isolation_level=None, timeout=_BUSY_S, check_same_thread=False
+    )
+    connection.execute("PRAGMA foreign_keys = ON")
+    return connection
+
+
+def _begin_with(engine: Engine, statement: str) -> Engine:
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:  # pyright: ignore[reportUnusedFunction]
+        connection.exec_driver_sql(statement)
+
+    return engine
+
+
+def writing(address: str) -> Engine:
+    """An engine of one connection; a commit is on the disk when it returns."""
+
+    def connect() -> sqlite3.Connection:
+        connection = _connect(address)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
+        return connection
+
+    # The lock is taken at the start: what the guards read stays true until the commit.
+    engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool)
+    return _begin_with(engine, "BEGIN IMMEDIATE")
+
+
+def reading(address: str) -> Engine:
+    """An engine of a few connections, each transaction of which sees one state of the store."""
+    engine = create_engine(
+        "sqlite://",
+        creator=lambda: _connect(address),
+        poolclass=QueuePool,
+        pool_size=READERS,
+        max_overflow=0,
+    )
+    return _begin_with(engine, "BEGIN")
