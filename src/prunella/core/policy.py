@@ -69,6 +69,7 @@ class FleetPolicy:
 
     pace_unwell_ratio: float = 0.10  # above it, actions are paced
     pace_s: float = 10.0
+    burst: int = 16  # actions within pace_s over the whole fleet, however little is unwell
 
     storm_ratio: float = 0.30
     storm_services: int = 3

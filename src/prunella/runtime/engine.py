@@ -60,6 +60,7 @@ from prunella.runtime.notices import Bus, Notice, Topic
 _log = structlog.get_logger("prunella.engine")
 _RETRY_S = 1.0  # after trouble with the store or the platform
 _CHANGES_KEPT = 512
+_MOVES_READ = 100  # more than a service makes in the 4 h that the guards look back
 _TOPIC_OF = {
     Health.DEGRADED: Topic.SERVICE_DEGRADED,
     Health.FAILED: Topic.SERVICE_FAILED,
@@ -101,6 +102,7 @@ class Engine:
         "_noted",
         "_pending",
         "_platform",
+        "_released_at",
         "_running",
         "_told",
         "_world",
@@ -154,6 +156,7 @@ class Engine:
         self._pending: Step | None = None
         self._noted: tuple[object, ...] = ()
         self._told = False
+        self._released_at = Instant(float("-inf"))
         world.fleet.join(service, policy.domain)
 
     @property
@@ -275,13 +278,13 @@ class Engine:
         self.phase, self.phase_since = row.phase, rebase(row.phase_since, now)
         if row.wake_at is not None:
             self.wake_at = Instant(now.instant + remaining_s(row.wake_at, now))
+        await self._recall_release(now)
         await self._remember()
         if row.running is None or row.intent is None:
             return
-        self._world.fleet.resumed(self.service)
-        self._running = Running(
-            row.running, row.intent, rebase(row.intent.at, now), executed=self.phase_since
-        )
+        began = rebase(row.intent.at, now)
+        self._world.fleet.resumed(self.service, began)
+        self._running = Running(row.running, row.intent, began, executed=self.phase_since)
         if row.phase is not Phase.ACTING:
             return
         status = await self._observe_platform()
@@ -297,7 +300,7 @@ class Engine:
         if self.phase is not Phase.QUARANTINED:
             return False
         await self._move(Event.RELEASED, f"released by {actor}", actor=actor)
-        self._attempts = ()
+        self._released_at, self._attempts = self.phase_since, ()
         return True
 
     async def _consider(self, forced: Forced | None) -> Instant | None:
@@ -331,7 +334,7 @@ class Engine:
         )
 
         def admit(view: LedgerView) -> tuple[Veto, ...]:
-            return vet(replace(snap, ledger=view), action, self._world.chain)
+            return vet(replace(snap, ledger=self._since_release(view)), action, self._world.chain)
 
         try:
             begun = await self._world.store.begin(intent, admit, now, epoch=self._world.epoch())
@@ -517,7 +520,21 @@ class Engine:
 
     async def _remember(self) -> None:
         view = await self._world.store.view(self.service, self._world.clock.stamp())
-        self._attempts = view.attempts
+        self._attempts = self._since_release(view).attempts
+
+    def _since_release(self, view: LedgerView) -> LedgerView:
+        """Without what happened before a person ended the last quarantine: a fresh start."""
+        kept = tuple(a for a in view.attempts if a.at >= self._released_at or a.outcome is None)
+        return view._replace(attempts=kept)
+
+    async def _recall_release(self, now: Stamp) -> None:
+        moves = await self._world.store.entries(
+            _MOVES_READ, service=self.service, kinds=frozenset({EntryKind.PHASE})
+        )
+        for move in moves:
+            if move.body.get("event") == Event.RELEASED.value:
+                self._released_at = rebase(move.at, now)
+                return
 
     def _outbox(self, kind: EntryKind, body: dict[str, str]) -> None:
         entry = Entry(kind, self._world.clock.stamp(), self.service, body=body)

@@ -18,10 +18,11 @@ class _Domain:
 
     members: set[ServiceId] = field(default_factory=set[ServiceId])
     failed: dict[ServiceId, Instant] = field(default_factory=dict[ServiceId, Instant])
+    recent_count: int = 0  # of those failed, how many are still among the onsets
     onsets: deque[tuple[Instant, ServiceId]] = field(
         default_factory=deque[tuple[Instant, ServiceId]]
     )
-    acting: set[ServiceId] = field(default_factory=set[ServiceId])
+    acting: dict[ServiceId, Instant] = field(default_factory=dict[ServiceId, Instant])
     storm: Storm = CALM
 
 
@@ -52,8 +53,8 @@ class Fleet:
     def leave(self, service: ServiceId) -> None:
         place = self._domain_of.pop(service)
         place.members.discard(service)
-        place.failed.pop(service, None)
-        place.acting.discard(service)
+        self._well_again(place, service)
+        place.acting.pop(service, None)
         self._unwell.discard(service)
         self._blind.discard(service)
 
@@ -62,11 +63,12 @@ class Fleet:
         (self._unwell.add if health in _UNWELL else self._unwell.discard)(service)
         place = self._domain_of[service]
         if health is not Health.FAILED:
-            place.failed.pop(service, None)
+            self._well_again(place, service)
             return False
         if service not in place.failed:
             place.failed[service] = now
             place.onsets.append((now, service))
+            place.recent_count += 1
             place.storm = worsened(place.storm, now)
         was_calm = place.storm.since is None
         self._judge(place, now)
@@ -79,16 +81,19 @@ class Fleet:
     def acting(self, service: ServiceId, now: Instant) -> None:
         """An action has begun."""
         self.started.appendleft(now)
-        self._domain_of[service].acting.add(service)
+        self._domain_of[service].acting[service] = now
 
-    def resumed(self, service: ServiceId) -> None:
+    def resumed(self, service: ServiceId, began: Instant) -> None:
         """An action of an earlier run of Prunella is still open."""
-        self._domain_of[service].acting.add(service)
+        self._domain_of[service].acting[service] = began
 
     def ended(self, service: ServiceId, now: Instant, *, success: bool) -> None:
         place = self._domain_of[service]
-        place.acting.discard(service)
-        place.storm = helped(place.storm) if success else worsened(place.storm, now)
+        began = place.acting.pop(service, now)
+        if not success:
+            place.storm = worsened(place.storm, now)
+        elif place.storm.since is not None and began > place.storm.since:
+            place.storm = helped(place.storm)
 
     def view(self, service: ServiceId, now: Instant) -> FleetView:
         place = self._domain_of[service]
@@ -98,7 +103,7 @@ class Fleet:
             unwell=len(self._unwell),
             blind=len(self._blind),
             storm=place.storm,
-            domain_running=len(place.acting - {service}),
+            domain_running=len(place.acting) - (service in place.acting),
             doubt=self.doubt,
             lease=self.lease,
         )
@@ -108,13 +113,21 @@ class Fleet:
         """The failure domains in which a storm is on."""
         return tuple(name for name, d in self._domains.items() if d.storm.since is not None)
 
+    def _well_again(self, place: _Domain, service: ServiceId) -> None:
+        onset = place.failed.pop(service, None)
+        if onset is not None and place.onsets and onset >= place.onsets[0][0]:
+            place.recent_count -= 1
+
     def _judge(self, place: _Domain, now: Instant) -> None:
         horizon = now - self.policy.storm_window_s
         while place.onsets and place.onsets[0][0] < horizon:
-            place.onsets.popleft()
-        if place.storm.since is None and len(place.onsets) < self.policy.storm_services:
-            return
-        recent = sum(1 for at in place.failed.values() if at >= horizon)
+            onset, service = place.onsets.popleft()
+            place.recent_count -= place.failed.get(service) == onset
         place.storm = weather(
-            place.storm, len(place.members), len(place.failed), recent, now, self.policy
+            place.storm,
+            len(place.members),
+            len(place.failed),
+            place.recent_count,
+            now,
+            self.policy,
         )

@@ -98,7 +98,7 @@ class _TaskSubscriber:
         self.topics = topics
         self.dropped_count = 0
         self._callback = callback
-        self._queue: asyncio.Queue[Notice] = asyncio.Queue(_QUEUE_SIZE)
+        self._queue: asyncio.Queue[Notice | None] = asyncio.Queue(_QUEUE_SIZE)
         self._task: asyncio.Task[None] | None = None
 
     def offer(self, notice: Notice) -> None:
@@ -110,12 +110,15 @@ class _TaskSubscriber:
             self.dropped_count += 1
 
     def close(self) -> None:
-        if self._task is not None and self._queue.empty():
-            self._task.cancel()
+        """Deliver what is queued, then end; one that is stuck with a full queue is cancelled."""
+        try:
+            self._queue.put_nowait(None)
+        except asyncio.QueueFull:
+            if self._task is not None:
+                self._task.cancel()
 
     async def _work(self) -> None:
-        while True:
-            notice = await self._queue.get()
+        while (notice := await self._queue.get()) is not None:
             try:
                 await self._callback(notice)
             except Exception:  # noqa: BLE001 - whatever a subscriber raises is its own affair, logged

@@ -64,6 +64,7 @@ from prunella.wire import (
 _log = structlog.get_logger("prunella")
 _COMPACT_EVERY_S = 3600.0
 _REBUILD_S = 1.0
+_DOUBT_S = 2.0  # how long samples are doubted after the event loop stood still
 
 
 class SelfHealingOrchestrator:
@@ -434,7 +435,7 @@ class SelfHealingOrchestrator:
             "scheduler": self._scheduler.run,
             "pulse": self._pulse.run,
             "journal": self._journal.run,
-            "lease": self._watch_lease,
+            "self": self._watch_self,
             "retention": self._compact,
         }
         try:
@@ -442,8 +443,11 @@ class SelfHealingOrchestrator:
         except BaseExceptionGroup as group:
             self._fail(group)
 
-    async def _watch_lease(self) -> None:
+    async def _watch_self(self) -> None:
         while True:
+            now = self._clock.now()
+            stalled = self._pulse.stalled_since(Instant(now - _DOUBT_S))
+            self._fleet.doubt = "Prunella itself stood still a moment ago" if stalled else ""
             self._fleet.lease = self._lease.trouble
             await self._clock.sleep_until(Instant(self._clock.now() + 0.5))
 

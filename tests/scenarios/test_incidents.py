@@ -1,0 +1,273 @@
+"""Outages that automation has caused elsewhere, each as a story in which ours does not."""
+
+from functools import partial
+
+import pytest
+
+from prunella.core.decide import Forced
+from prunella.core.ledger import EntryKind
+from prunella.core.machine import Phase
+from prunella.core.model import Health, Mode, Outcome
+from prunella.core.policy import FleetPolicy, Policy
+from prunella.simulate.driver import Simulation
+from prunella.simulate.world import Ailment
+
+HOUR_S = 3600.0
+DAY_S = 86400.0
+
+
+def names(count: int) -> list[str]:
+    return [f"s{number}" for number in range(count)]
+
+
+async def outcomes(sim: Simulation) -> list[Outcome | None]:
+    return [record.outcome for record in (await sim.store.history(1000)).items]
+
+
+async def test_a_remedy_that_feeds_the_fault_is_stopped_after_three_tries() -> None:
+    sim = Simulation(Policy(deadline_s=60))
+    await sim.start(["database"], curable=False)
+    sim.at(60, partial(sim.services["database"].suffer, Ailment.SLOW))
+    await sim.run(DAY_S)
+    assert len(sim.effects) == 3
+    assert sim.engines["database"].phase is Phase.QUARANTINED
+    assert await outcomes(sim) == [Outcome.INEFFECTIVE] * 3
+
+
+async def test_a_fault_that_spreads_with_each_heal_does_not_take_the_healer_along() -> None:
+    sim = Simulation()
+    await sim.start(names(20))
+    for number in range(20):
+        sim.at(100 + 5 * number, partial(sim.services[f"s{number}"].suffer, Ailment.REFUSING))
+        sim.services[f"s{number}"].curable = False
+    await sim.run(900)
+    assert len(sim.effects) < 12  # of 20 services that are down, with 60 restarts in their budgets
+
+
+async def test_a_partition_of_43_seconds_moves_nothing() -> None:
+    sim = Simulation()
+    await sim.start(names(12))
+    for name in names(12):
+        sim.at(100, partial(sim.services[name].suffer, Ailment.UNSEEN))
+        sim.at(143, sim.services[name].recover)
+    await sim.run(HOUR_S)
+    assert sim.effects == []
+    assert all(engine.diagnosis.health is Health.HEALTHY for engine in sim.engines.values())
+
+
+async def test_a_partition_that_looks_like_timeouts_costs_two_restarts_at_most() -> None:
+    sim = Simulation()
+    await sim.start(names(12))
+    for name in names(12):
+        sim.at(100, partial(sim.services[name].suffer, Ailment.HUNG))
+        sim.at(143, sim.services[name].recover)
+    await sim.run(HOUR_S)
+    assert len(sim.effects) <= 2
+
+
+async def test_a_pause_outlives_the_death_of_the_healer() -> None:
+    sim = Simulation()
+    await sim.start(["zookeeper"])
+    await sim.run(10)
+    await sim.pause(None, "migration team", "moving the data")
+    for hour in range(1, 6):
+        await sim.run(hour * HOUR_S)
+        sim.crash("zookeeper")
+        await sim.restart_prunella()
+    await sim.run(DAY_S)
+    assert sim.effects == []
+
+
+async def test_a_shared_dependency_that_fails_every_check_restarts_nobody_but_the_first() -> None:
+    sim = Simulation()
+    await sim.start(names(50))
+    for number, name in enumerate(names(50)):
+        sim.at(100 + number * 0.02, partial(sim.services[name].suffer, Ailment.ERRORING))
+        sim.services[name].curable = False
+        sim.at(1000, sim.services[name].recover)
+    await sim.run(220)
+    assert len(sim.effects) <= 1 + 0.1 * 50
+    await sim.run(2 * HOUR_S)
+    assert all(engine.diagnosis.health is Health.HEALTHY for engine in sim.engines.values())
+
+
+async def test_after_a_storm_one_is_tried_and_then_twice_as_many() -> None:
+    sim = Simulation(Policy(soak_s=30), FleetPolicy(pace_s=0.001))
+    await sim.start(names(30))
+    await sim.run(60)
+    for name in names(30):
+        sim.at(100, partial(sim.crash, name))
+    await sim.run(HOUR_S)
+    before = [effect for effect in sim.effects if effect.at < 101]
+    after = [effect.at for effect in sim.effects if effect.at >= 101]
+    assert len(before) <= 10
+    assert after[0] >= 100 + 120
+    assert after[1] - after[0] >= 30
+    assert after[3] - after[2] >= 30
+    assert all(engine.diagnosis.health is Health.HEALTHY for engine in sim.engines.values())
+
+
+async def test_ten_thousand_services_failing_at_once_are_not_restarted_at_once() -> None:
+    sim = Simulation(Policy(interval_s=60))
+    await sim.start(names(10_000))
+    await sim.run(61)
+    for name in names(10_000):
+        sim.services[name].suffer(Ailment.REFUSING)
+    await sim.run(61 + 200)
+    assert len(sim.effects) <= 16 + 200 / 10
+    assert len([entry for entry in sim.entries if entry.kind is EntryKind.STORM]) == 1
+
+
+async def test_a_process_that_is_up_but_does_not_serve_is_not_called_recovered() -> None:
+    sim = Simulation(Policy(deadline_s=60))
+    await sim.start(["redis"], acks_only=True)
+    sim.at(60, partial(sim.services["redis"].suffer, Ailment.ERRORING))
+    await sim.run(DAY_S)
+    assert Outcome.RECOVERED not in await outcomes(sim)
+
+
+async def test_a_recovery_that_does_not_outlive_its_soak_is_a_relapse() -> None:
+    sim = Simulation()
+    await sim.start(["cache"], relapse_s=30.0)
+    sim.at(60, partial(sim.services["cache"].suffer, Ailment.REFUSING))
+    await sim.run(DAY_S)
+    assert set(await outcomes(sim)) == {Outcome.RELAPSED}
+    assert len(sim.effects) == 3
+
+
+@pytest.mark.parametrize("relapse_s", [1.0, 20.0, 100.0, 700.0])
+async def test_a_service_broken_for_a_month_costs_a_bounded_number_of_restarts(
+    relapse_s: float,
+) -> None:
+    sim = Simulation(Policy(interval_s=30, suspect_interval_s=30))
+    await sim.start(["agent"], relapse_s=relapse_s)
+    sim.at(100, partial(sim.services["agent"].suffer, Ailment.REFUSING))
+    await sim.run(30 * DAY_S)
+    assert len(sim.effects) <= 5
+    assert sim.engines["agent"].phase is Phase.QUARANTINED
+
+
+async def test_a_fault_every_67_minutes_stays_within_the_limit_of_every_four_hours() -> None:
+    sim = Simulation(Policy(interval_s=30, suspect_interval_s=30))
+    await sim.start(["agent"], relapse_s=4000.0)
+    sim.at(100, partial(sim.services["agent"].suffer, Ailment.REFUSING))
+    await sim.run(10 * DAY_S)
+    for first, fifth in zip(sim.effects, sim.effects[5:], strict=False):
+        assert fifth.at - first.at >= 4 * HOUR_S
+
+
+async def test_recoveries_that_do_not_last_end_in_quarantine_however_well_each_one_looked() -> None:
+    sim = Simulation(Policy(budget_window_s=60, attempts_limit=99))
+    await sim.start(["worker"], relapse_s=200.0)
+    sim.at(60, partial(sim.services["worker"].suffer, Ailment.REFUSING))
+    await sim.run(DAY_S)
+    assert await outcomes(sim) == [Outcome.RECOVERED] * 3
+    assert "did not last" in sim.engines["worker"].decision.detail
+
+
+@pytest.mark.parametrize("seconds", range(1, 90, 8))
+async def test_the_healer_dying_at_any_moment_of_a_heal_repeats_nothing(seconds: int) -> None:
+    sim = Simulation()
+    await sim.start(["web"])
+    sim.at(100, lambda: sim.crash("web"))
+    await sim.run(100 + seconds)
+    for _ in range(2):
+        await sim.restart_prunella()
+    await sim.run(HOUR_S)
+    assert len(sim.effects) == 1
+    assert await outcomes(sim) == [Outcome.RECOVERED]
+    assert len({effect.epoch for effect in sim.effects}) == 1
+
+
+async def test_a_backlog_that_gathered_under_a_pause_is_worked_off_at_a_pace() -> None:
+    sim = Simulation(fleet=FleetPolicy(storm_ratio=1.0))
+    await sim.start(names(60))
+    await sim.run(50)
+    await sim.pause(None)
+    for number in range(38):
+        sim.at(60 + 200 * number, partial(sim.services[f"s{number}"].suffer, Ailment.REFUSING))
+    await sim.run(3 * HOUR_S)
+    assert sim.effects == []
+    await sim.resume(None)
+    await sim.run(3 * HOUR_S + 60)
+    assert 1 <= len(sim.effects) <= 7
+
+
+async def test_every_heal_leaves_its_evidence_in_the_record() -> None:
+    sim = Simulation()
+    await sim.start(["web"])
+    sim.at(60, partial(sim.services["web"].suffer, Ailment.ERRORING))
+    await sim.run(600)
+    (record,) = (await sim.store.history(10)).items
+    assert "500" in record.evidence
+    assert record.incident
+    assert record.recovery_time_ms is not None
+    assert record.downtime_ms is not None
+    assert 0 < record.recovery_time_ms < record.downtime_ms
+
+
+@pytest.mark.parametrize("jump_s", [HOUR_S, -HOUR_S, 30 * DAY_S, -56 * 365 * DAY_S])
+async def test_jumps_of_the_wall_clock_change_no_budget_and_no_wait(jump_s: float) -> None:
+    policy = Policy(soak_s=5, flapping_recoveries=99)
+
+    async def story(jump_s: float) -> list[float]:
+        sim = Simulation(policy)
+        await sim.start(["web"])
+        for number in range(12):
+            sim.at(100 + 60 * number, lambda: sim.crash("web"))
+        sim.at(170, lambda: setattr(sim.clock, "wall_offset_s", jump_s))
+        await sim.run(300)
+        await sim.restart_prunella()
+        await sim.run(DAY_S)
+        return [effect.at for effect in sim.effects]
+
+    assert await story(jump_s) == await story(0.0)
+
+
+async def test_observing_does_nothing_and_says_what_it_would_have_done() -> None:
+    sim = Simulation(Policy(mode=Mode.OBSERVE))
+    await sim.start(["web"])
+    sim.at(60, lambda: sim.crash("web"))
+    await sim.run(60)
+    await sim.run(HOUR_S)
+    assert sim.effects == []
+    assert set(await outcomes(sim)) == {Outcome.OBSERVED}
+    assert len(await outcomes(sim)) <= 2 * 3  # the budget of two half hours
+
+
+async def test_a_slow_start_after_a_restart_is_waited_for() -> None:
+    sim = Simulation()
+    await sim.start(["java"], warm_up_s=0.0)
+    sim.services["java"].warm_up_s = 120.0
+    sim.at(60, lambda: sim.crash("java"))
+    await sim.run(HOUR_S)
+    assert len(sim.effects) == 1
+    assert await outcomes(sim) == [Outcome.RECOVERED]
+
+
+async def test_a_person_heals_a_quarantined_and_paused_service_and_it_is_verified() -> None:
+    sim = Simulation(Policy(deadline_s=60))
+    await sim.start(["web"], curable=False)
+    sim.at(60, partial(sim.services["web"].suffer, Ailment.REFUSING))
+    await sim.run(HOUR_S)
+    assert sim.engines["web"].phase is Phase.QUARANTINED
+    await sim.pause("web")
+    sim.services["web"].curable = True
+    begun = await sim.force("web", Forced("anna", "disk replaced"))
+    assert isinstance(begun, int)
+    await sim.run(2 * HOUR_S)
+    newest = (await sim.store.history(1)).items[0]
+    assert (newest.outcome, newest.actor) == (Outcome.RECOVERED, "anna")
+
+
+async def test_released_from_quarantine_a_service_gets_a_fresh_start() -> None:
+    sim = Simulation(Policy(deadline_s=60))
+    await sim.start(["web"], curable=False)
+    sim.at(60, partial(sim.services["web"].suffer, Ailment.REFUSING))
+    await sim.run(HOUR_S)
+    assert len(sim.effects) == 3
+    sim.services["web"].curable = True
+    await sim.resume("web")
+    await sim.run(2 * HOUR_S)
+    assert len(sim.effects) == 4
+    assert (await outcomes(sim))[0] is Outcome.RECOVERED
