@@ -513,6 +513,12 @@ async def test_notes_are_written_when_the_store_is_given_up(bench: Bench) -> Non
     assert len(await bench.again().entries(5)) == 1
 
 
+async def test_notes_are_kept_when_their_holder_claims_again(bench: Bench) -> None:
+    await bench.store.note([Entry(EntryKind.DAEMON, bench.now())], epoch=bench.epoch)
+    bench.epoch = await bench.store.claim(DEAD, bench.now())
+    assert await bench.kinds() == [EntryKind.DAEMON]
+
+
 async def test_a_line_comes_out_as_it_went_in(bench: Bench) -> None:
     at = Stamp(datetime(2031, 5, 6, 7, 8, 9, 123_457, tzinfo=UTC), Instant(0.1 + 0.2), "b")
     body: Body = {

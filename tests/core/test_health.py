@@ -60,8 +60,10 @@ def folded(script: str) -> Vitals:
         ("+---++", Health.HEALTHY, None),
         ("+---???", Health.FAILED, SymptomKind.DOWN),
         ("+++???", Health.UNKNOWN, None),
+        ("---" * 10 + "++" + "e", Health.SUSPECT, None),
         ("+" * 19 + "e", Health.SUSPECT, None),
         ("+" * 36 + "e+e+", Health.HEALTHY, None),
+        ("+" * 30 + "e+e++", Health.HEALTHY, None),
         ("+" * 30 + "e+e+", Health.DEGRADED, SymptomKind.ERRORING),
         ("+" * 15 + "e+e+e+", Health.FAILED, SymptomKind.ERRORING),
         ("+" * 10 + "e+e+e", Health.SUSPECT, None),
@@ -103,7 +105,7 @@ def test_what_a_person_has_stopped_is_not_down() -> None:
 @given(st.text("+-tes?", max_size=300))
 def test_the_window_never_grows_and_counts_stay_in_bounds(script: str) -> None:
     vitals = folded(script)
-    assert vitals.samples == min(WINDOW, sum(sign != "?" for sign in script))
+    assert vitals.samples <= min(WINDOW, sum(sign != "?" for sign in script))
     assert 0 <= vitals.failures.bit_count() <= vitals.samples
     assert vitals.failures < 1 << WINDOW
     assert 0.0 <= vitals.error_rate <= 1.0

@@ -24,7 +24,7 @@ from prunella.core.model import ActionId, Epoch
 CHILD = Path(__file__).with_name("crash_child.py")
 SOURCES = Path(__file__).parents[2] / "src"
 CALLS = ("pwrite64", "fdatasync")
-KILLS_PER_CALL = int(os.environ.get("PRUNELLA_TEST_KILLS", "5"))
+KILLS_PER_CALL = int(os.environ.get("PRUNELLA_TEST_KILLS", "4"))
 
 
 @dataclass

@@ -53,7 +53,7 @@ from prunella.plugins import stores
 from prunella.ports import Store
 from prunella.testing.clock import SimClock
 
-EXAMPLES = int(os.environ.get("PRUNELLA_TEST_EXAMPLES", "10"))
+EXAMPLES = int(os.environ.get("PRUNELLA_TEST_EXAMPLES", "8"))
 SERVICES = [ServiceId(name) for name in ("web", "db", "queue")]
 services = st.sampled_from(SERVICES)
 anywhere = st.none() | services

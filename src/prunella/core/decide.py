@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -101,6 +102,7 @@ _NO_SYMPTOM = {
     Health.HEALTHY: Decision(Reason.WELL, "nothing is wrong"),
     Health.SUSPECT: Decision(Reason.BELOW_THRESHOLD, "suspicion, not confirmed yet"),
 }
+_LEAST_WAIT_S = 0.001
 _BUSY = Decision(Reason.BUSY, "an earlier action is not finished")
 _OFF = Decision(Reason.OFF, "healing is off for this service")
 
@@ -139,10 +141,14 @@ def target(snap: Snapshot, kind: ActionKind) -> Action:
     return Action(kind, snap.service, instance=chosen.id, identity=chosen.identity)
 
 
-def _wake_at(vetoes: tuple[Veto, ...]) -> Instant | None:
-    """When the last of the vetoes that will lift by themselves has lifted."""
+def wake_after(vetoes: Sequence[Veto], now: Instant) -> Instant | None:
+    """When the last of the vetoes that will lift by themselves has lifted, always after `now`.
+
+    A guard may add and subtract the same window and differ in the last bit; asking again at the
+    very instant it names would then never end.
+    """
     until = [veto.until for veto in vetoes if veto.until is not None]
-    return max(until) if until else None
+    return Instant(max(*until, now + _LEAST_WAIT_S)) if until else None
 
 
 def decide(snap: Snapshot, chain: tuple[Guard, ...] | None = None) -> Decision:
@@ -172,7 +178,7 @@ def decide(snap: Snapshot, chain: tuple[Guard, ...] | None = None) -> Decision:
         if final is not None:
             return Decision(Reason.EXHAUSTED, final.reason, None, None, vetoes, symptom)
         detail = "; ".join(veto.reason for veto in vetoes)
-        return Decision(Reason.VETOED, detail, None, _wake_at(vetoes), vetoes, symptom)
+        return Decision(Reason.VETOED, detail, None, wake_after(vetoes, snap.now), vetoes, symptom)
     reason = Reason.OBSERVED if snap.policy.mode is Mode.OBSERVE else Reason.HEAL
     return Decision(reason, f"{symptom.kind}: {symptom.evidence}", action, None, (), symptom)
 

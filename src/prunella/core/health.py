@@ -32,7 +32,8 @@ class Vitals(NamedTuple):
     """What the observations of one probe add up to.
 
     Attributes:
-        samples: conclusive observations in the window, at most ``WINDOW``.
+        samples: conclusive observations in the window, at most ``WINDOW``; the window begins anew
+            when a confirmed fault has ended.
         failures: the failed ones among them as a bit set; bit 0 is the newest.
         failing: `fall` failures in a row were seen, and not yet `rise` passes in a row.
         slow: the same for passes slower than the threshold.
@@ -96,6 +97,8 @@ def fold(vitals: Vitals, seen: Observation, policy: Policy) -> Vitals:
     mean_s = vitals.latency_s
     mean_s = mean_s + _SMOOTHING * (latency_s - mean_s) if mean_s else latency_s
     failing = vitals.failing and passes < policy.rise
+    if vitals.failing and not failing:
+        samples, failures = passes, 0  # that fault is over: its failures prove no new one
     if latency_s > policy.response_time_s:
         slow = vitals.slow_in_a_row + 1
         return Vitals(
@@ -175,7 +178,9 @@ def symptom_of(vitals: Vitals, policy: Policy) -> Symptom | None:
         kind, severity = _BY_CAUSE[vitals.cause or Cause.ERROR]
         evidence = f"{vitals.fails_in_a_row} checks in a row failed: {vitals.detail}"
         return Symptom(kind, severity, since, evidence)
-    if vitals.samples >= policy.min_samples and (vitals.failures & _RECENT).bit_count() > 1:
+    present = vitals.passes_in_a_row < policy.rise
+    frequent = (vitals.failures & _RECENT).bit_count() > 1
+    if vitals.samples >= policy.min_samples and present and frequent:
         rate = vitals.error_rate
         evidence = f"{rate:.0%} of the last {vitals.samples} checks failed"
         if rate > policy.failed_error_rate:

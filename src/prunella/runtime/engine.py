@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from prunella.core.budget import backoff_until
-from prunella.core.decide import Decision, Forced, Reason, Snapshot, decide, vet
+from prunella.core.decide import Decision, Forced, Reason, Snapshot, decide, vet, wake_after
 from prunella.core.guards import Guard
 from prunella.core.health import FRESH, Diagnosis, Vitals, diagnose, fold
 from prunella.core.ledger import (
@@ -351,7 +351,6 @@ class Engine:
             vetoes = tuple(begun)
             detail = "; ".join(veto.reason for veto in vetoes)
             await self._remember()
-            until = [veto.until for veto in vetoes if veto.until is not None]
             return await self._conclude(
                 replace(
                     decision,
@@ -359,7 +358,7 @@ class Engine:
                     detail=detail,
                     action=None,
                     vetoes=vetoes,
-                    wake_at=max(until) if until else None,
+                    wake_at=wake_after(vetoes, now.instant),
                 )
             )
         self.decision = decision

@@ -14,6 +14,7 @@ from prunella.ports import Clock
 
 _JITTER = 0.1
 _MAX_IN_FLIGHT = 2000
+_GRAIN_S = 0.002  # what is due within it starts together; a loop of whole milliseconds would spin
 
 
 class Job:
@@ -133,7 +134,7 @@ class Scheduler:
         delay_s = self._heap[0].due - self._clock.now()
         if delay_s <= 0:
             return
-        timer = asyncio.get_running_loop().call_later(delay_s, self._changed.set)
+        timer = asyncio.get_running_loop().call_later(max(delay_s, _GRAIN_S), self._changed.set)
         try:
             await self._changed.wait()
         finally:

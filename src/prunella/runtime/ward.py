@@ -23,6 +23,7 @@ from prunella.runtime.scheduler import Job, Scheduler
 
 _log = structlog.get_logger("prunella.ward")
 _FIRST_LOOK_S = 0.02
+_TICK_S = 0.001  # a loop of whole milliseconds rounds down, and would wake us for nothing
 
 
 class Ward:
@@ -155,7 +156,7 @@ class Ward:
             self._timer.cancel()
             self._timer = None
         if at is not None:
-            delay_s = max(0.0, at - self._world.clock.now())
+            delay_s = max(0.0, at - self._world.clock.now()) + _TICK_S
             self._timer = asyncio.get_running_loop().call_later(delay_s, self.wake)
 
     def _probe_job(self, index: int) -> Job:
