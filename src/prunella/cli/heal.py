@@ -14,14 +14,14 @@ from prunella.cli._options import Api, Json, Service
 
 _REFUSED = 409
 
+_ABSOLUTE = frozenset({"lease", "capability", "record"})  # what no order can pass
+
 
 def command(
     ctx: typer.Context,
     service: Service,
     *,
-    action: Annotated[
-        str | None, typer.Option(help="What to do; without it, what fits the symptom.")
-    ] = None,
+    action: Annotated[str | None, typer.Option(help="What to do; without it, restart.")] = None,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="For the history.")] = "",
     override: Annotated[
         list[str] | None,
@@ -71,4 +71,5 @@ def _say_refusal(service: str, error: RefusedError, *, as_json: bool) -> None:
     _terminal.complain(f"{service} was not healed: {error}")
     vetoes: Mapping[str, str] = error.body.get("vetoes", {})
     for guard, reason in vetoes.items():
-        _terminal.complain(f"  {guard}: {reason} (pass it with --override {guard})")
+        how = "" if guard in _ABSOLUTE else f" (pass it with --override {guard})"
+        _terminal.complain(f"  {guard}: {reason}{how}")

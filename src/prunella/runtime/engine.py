@@ -278,6 +278,8 @@ class Engine:
         self.phase, self.phase_since = row.phase, rebase(row.phase_since, now)
         if row.wake_at is not None:
             self.wake_at = Instant(now.instant + remaining_s(row.wake_at, now))
+        if row.phase is Phase.QUARANTINED:
+            self.decision = Decision(Reason.EXHAUSTED, row.reason)
         await self._recall_release(now)
         await self._remember()
         if row.running is None or row.intent is None:
@@ -376,6 +378,8 @@ class Engine:
         self._running = Running(begun, intent, now.instant)
         self.phase, self.phase_since = step(self.phase, intent.event), now.instant
         self.action_count += 1
+        if action.kind is ActionKind.RESTART:
+            self.restart_count, self.last_restart = self.restart_count + 1, now.wall
         self._publish(Topic.HEALING_STARTED, self._about(intent))
         return now.instant
 
@@ -386,9 +390,6 @@ class Engine:
             await self._platform.execute(action, epoch=self._world.epoch())
         except (TransientError, PermanentError) as error:
             return await self._finish(Event.ACTION_FAILED, Outcome.ERROR, str(error))
-        if action.kind is ActionKind.RESTART:
-            self.restart_count += 1
-            self.last_restart = self._world.clock.wall()
         await self._move(Event.EXECUTED, "carried out")
         self._begin_verifying()
         return self._world.clock.now()

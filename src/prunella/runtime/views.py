@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 
 from prunella.core.health import status_word, uptime_ratio
 from prunella.core.ledger import Entry, HealingRecord
-from prunella.core.model import Hold, Instant, Stamp
+from prunella.core.machine import Phase
+from prunella.core.model import Health, Hold, Instant, Stamp
 from prunella.runtime.engine import Engine
 from prunella.wire import DecisionRecord, HealingAction, HoldRecord, ServiceHealth, SystemHealth
 
@@ -69,6 +70,8 @@ def service_health(engine: Engine, now: Stamp, *, paused: bool) -> ServiceHealth
     latencies = [v.latency_s for v in vitals if v.latency_s]
     uptime = uptime_ratio(tuple(engine.changes), now.instant, UPTIME_WINDOW_S)
     symptom = diagnosis.symptom
+    quiet = diagnosis.health is Health.HEALTHY and engine.phase is Phase.WATCHING
+    detail = "" if quiet else engine.decision.detail
     return ServiceHealth(
         id=engine.service,
         name=engine.name,
@@ -80,7 +83,7 @@ def service_health(engine: Engine, now: Stamp, *, paused: bool) -> ServiceHealth
         restart_count=engine.restart_count,
         last_restart=engine.last_restart,
         phase=engine.phase.value,
-        detail=symptom.evidence if symptom is not None else engine.decision.detail,
+        detail=symptom.evidence if symptom is not None else detail,
         symptom=symptom.kind.value if symptom is not None else None,
         paused=paused,
     )
