@@ -109,7 +109,8 @@ def measure_many(plan: Plan = _MANY) -> list[Row]:
 def _action_row(plan: Plan, found: Found) -> Row:
     took = found.action_ms
     if len(took) < plan.sick_count // 2:
-        raise NotInTimeError(f"only {len(took)} of {plan.sick_count} actions were begun")
+        note = f"not measured: only {len(took)} of {plan.sick_count} actions were begun"
+        return Row("failing check to start of the action, p99", None, "ms", limit=10.0, note=note)
     return Row(
         "failing check to start of the action, p99",
         percentile(took, 0.99),

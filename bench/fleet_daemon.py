@@ -143,6 +143,7 @@ def _mapping(plan: Plan, folder: Path, well: Listener, sick: Listener) -> dict[s
         "state_dir": str(folder),
         "api": "off",
         "defaults": {"grace": 0.001, "guards": {"fall": _FALL}},
+        "fleet": {"pace": 0.05},  # so many actions at once would be spread out on purpose
         "services": {
             f"s{n}": _service(n, (sick if n < plan.sick_count else well).port, plan.interval_s)
             for n in range(plan.service_count)

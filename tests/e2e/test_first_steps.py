@@ -70,7 +70,7 @@ class Site:
         command = [sys.executable, "-m", "prunella", "run", "prunella.yaml", *more]
         with (self.folder / "daemon.log").open("ab") as log:
             self.daemon = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
-        until(lambda: self.health() is not None)
+        until(lambda: (self.health() or {}).get("totalServices"))
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         assert self.daemon is not None
@@ -268,7 +268,7 @@ def test_what_cannot_be_started_ends_in_quarantine_and_others_are_healed(tmp_pat
     site = Site(tmp_path, more="  ghost: {platform: process, process: {command: [/no/such/thing]}}")
     try:
         site.start()
-        until(lambda: site.get("/api/v1/services/ghost")["phase"] == "quarantined")
+        until(lambda: site.get("/api/v1/services/ghost").get("phase") == "quarantined")
         (victim,) = site.pids()
         os.kill(victim, signal.SIGKILL)
         until(lambda: [a for a in site.history() if a["serviceId"] == "shop" and a["success"]])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 
 import structlog
 
@@ -30,6 +32,7 @@ class Journal:
         self._clock = clock
         self._epoch = epoch
         self._entries: deque[Entry] = deque()
+        self._writing = asyncio.Lock()
         self.dropped_count = 0
 
     def note(self, entry: Entry) -> None:
@@ -39,11 +42,18 @@ class Journal:
         self._entries.append(entry)
 
     async def flush(self) -> None:
-        while self._entries:
-            batch = [self._entries[i] for i in range(min(_BATCH, len(self._entries)))]
-            await self._store.note(batch, epoch=self._epoch())
-            for _ in batch:
-                self._entries.popleft()
+        """Hand over all there is; whoever asks meanwhile waits, so that nothing is written twice.
+
+        Raises:
+            TransientError: the store cannot write now; what it did not take is kept.
+        """
+        async with self._writing:
+            while self._entries:
+                batch = list(islice(self._entries, _BATCH))
+                dropped_count = self.dropped_count
+                await self._store.note(batch, epoch=self._epoch())
+                for _ in range(len(batch) - (self.dropped_count - dropped_count)):
+                    self._entries.popleft()
 
     async def run(self) -> None:
         while True:

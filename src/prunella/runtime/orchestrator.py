@@ -269,7 +269,10 @@ class SelfHealingOrchestrator:
         self, service_id: str | None, *, limit: int = 20, before: int | None = None
     ) -> tuple[list[DecisionRecord], int | None]:
         """What was decided and refused, newest first, and the cursor of the next page."""
-        await self._journal.flush()
+        try:
+            await self._journal.flush()
+        except TransientError as error:
+            _log.warning("not-recorded", error=str(error))
         entries = await self._require_store().entries(
             limit,
             service=None if service_id is None else ServiceId(service_id),
@@ -281,10 +284,10 @@ class SelfHealingOrchestrator:
 
     async def why(self, service_id: str) -> Explanation:
         """Why a service is treated as it is now, and what was decided before."""
-        ward, now = self._ward(service_id), self._clock.stamp()
-        decision = ward.engine.decision
-        wake_at = ward.engine.wake_at or decision.wake_at
+        ward = self._ward(service_id)
         past, _ = await self.decisions(service_id)
+        now, decision = self._clock.stamp(), ward.engine.decision
+        wake_at = ward.engine.wake_at or decision.wake_at
         return Explanation(
             service=self.get_service_health(service_id),
             now=f"{decision.reason}: {decision.detail}",

@@ -1,0 +1,160 @@
+"""Sudden death at a chosen point: the process kills itself before or after a chosen call.
+
+The plugins below stand in for the built-in ones of the same kinds when they are installed beside
+them, and change nothing unless ``PRUNELLA_CRASH_AT`` names a point: ``store.begin/after/1`` dies
+right after the first intent is durable.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, ClassVar, Literal, Self, TypeVar
+
+from prunella.core.ledger import Step
+from prunella.core.model import Action, ActionKind, Epoch, Instant, Stamp, Status
+from prunella.platforms.process import PLUGIN as REAL_PLATFORM
+from prunella.platforms.process import ProcessPlatform, ProcessSpec
+from prunella.plugins import PlatformContext, PlatformPlugin, StorePlugin
+from prunella.ports import Store
+from prunella.stores.sqlite import PLUGIN as REAL_STORE
+
+VARIABLE = "PRUNELLA_CRASH_AT"
+EFFECTS = ("platform.ensure", "platform.execute")
+_AGE_S = 86400.0
+
+T = TypeVar("T")
+
+
+def writes() -> tuple[str, ...]:
+    """Every write of the ``Store`` protocol as ``store.NAME``: what carries an epoch, and the
+    claim that begins one.
+    """
+    methods = inspect.getmembers(Store, inspect.isfunction)
+    fenced = [name for name, body in methods if "epoch" in inspect.signature(body).parameters]
+    return tuple(f"store.{name}" for name in ("claim", *fenced))
+
+
+@dataclass
+class Point:
+    """Before or after the `nth` call, from 1, of one call; ``seen`` counts them."""
+
+    call: str
+    when: Literal["before", "after"]
+    nth: int = 1
+    seen: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From ``store.begin/after/1``. Raises ValueError: it is no such point."""
+        call, when, nth = text.split("/")
+        if when not in ("before", "after") or call not in (*writes(), *EFFECTS):
+            raise ValueError(f"no crash point: {text}")
+        return cls(call, when, int(nth))
+
+    def __str__(self) -> str:
+        return f"{self.call}/{self.when}/{self.nth}"
+
+    async def around(self, call: str, work: Callable[[], Awaitable[T]]) -> T:
+        """Do the work, and die if this is the point. What raises has not got to its end."""
+        here = call == self.call
+        self.seen += here
+        if here and self.seen == self.nth and self.when == "before":
+            _die()
+        result = await work()
+        if here and self.seen == self.nth:
+            _die()
+        return result
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class CrashingStore:
+    """A store whose writes are points of death; everything else is the real one's.
+
+    The daemon compacts once an hour, so at a point in ``compact`` a compaction falls into the
+    middle of the first heal.
+    """
+
+    def __init__(self, real: Store, point: Point) -> None:
+        self._real = real
+        self._point = point
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._real, name)
+        call = f"store.{name}"
+        if call not in writes():
+            return found
+
+        async def dying(*args: Any, **keywords: Any) -> Any:
+            return await self._point.around(call, lambda: found(*args, **keywords))
+
+        return dying
+
+    async def advance(self, step: Step, /, *, epoch: Epoch) -> None:
+        if self._point.call == "store.compact":
+            await self._point.around("store.compact", lambda: self._compact(step.at, epoch))
+        await self._point.around("store.advance", lambda: self._real.advance(step, epoch=epoch))
+
+    async def _compact(self, now: Stamp, epoch: Epoch) -> int:
+        then = Stamp(now.wall - timedelta(seconds=_AGE_S), Instant(now.instant - _AGE_S), now.boot)
+        return await self._real.compact(then, epoch=epoch)
+
+
+class CrashingPlatform:
+    """Real processes, with death before and after each effect on them."""
+
+    kind: ClassVar[str] = "process"
+
+    def __init__(self, real: ProcessPlatform, point: Point) -> None:
+        self._real = real
+        self._point = point
+
+    @property
+    def capabilities(self) -> frozenset[ActionKind]:
+        return self._real.capabilities
+
+    async def observe(self) -> Status:
+        return await self._real.observe()
+
+    async def execute(self, action: Action, /, *, epoch: Epoch) -> None:
+        await self._point.around(
+            "platform.execute", lambda: self._real.execute(action, epoch=epoch)
+        )
+
+    async def ensure(self) -> Sequence[str]:
+        return await self._point.around("platform.ensure", self._real.ensure)
+
+    async def shutdown(self) -> None:
+        await self._real.shutdown()
+
+    async def stop(self) -> None:
+        await self._real.stop()
+
+    async def close(self) -> None:
+        await self._real.close()
+
+
+def _open(url: str, readonly: bool, /) -> Store:  # noqa: FBT001 - the plugin's shape
+    store = REAL_STORE.open(url, readonly)
+    armed = os.environ.get(VARIABLE)
+    if not armed or readonly:
+        return store
+    return cast("Store", CrashingStore(store, Point.parse(armed)))
+
+
+def _build(spec: ProcessSpec, context: PlatformContext) -> ProcessPlatform | CrashingPlatform:
+    real = REAL_PLATFORM.build(spec, context)
+    assert isinstance(real, ProcessPlatform)
+    armed = os.environ.get(VARIABLE)
+    return CrashingPlatform(real, Point.parse(armed)) if armed else real
+
+
+STORE = StorePlugin(REAL_STORE.kind, _open)
+PLATFORM = PlatformPlugin(REAL_PLATFORM.kind, REAL_PLATFORM.spec, _build)
