@@ -54,7 +54,7 @@ class Point:
         call, when, nth = text.split("/")
         if when not in ("before", "after") or call not in (*writes(), *EFFECTS):
             raise ValueError(f"no crash point: {text}")
-        return cls(call, when, int(nth))
+        return cls(call, when, int(nth))  # type: ignore[arg-type]  # checked two lines above
 
     def __str__(self) -> str:
         return f"{self.call}/{self.when}/{self.nth}"
