@@ -23,7 +23,7 @@ _MANY = Plan(
     slice_count=6,
     slice_s=5.0,
     warm_up_s=10.0,
-    sick_count=200,
+    sick_count=40,
     sick_s=25.0,
 )
 
