@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import product
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
@@ -62,7 +62,9 @@ def live_until_killed(site: Site, point: str) -> None:
     if point.startswith("store.beat"):
         site.wait()
     if site.exit_code() is None:
-        site.end(SIGTERM)
+        with suppress(ProcessLookupError):  # it may die of its crash point at this very moment
+            site.end(SIGTERM)
+    site.wait()
 
 
 def rows(site: Site, query: str) -> list[tuple[object, ...]]:
