@@ -7,6 +7,7 @@ import re
 import socket
 import ssl
 from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Annotated, ClassVar, cast
 
@@ -26,6 +27,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _RANGE = re.compile(r"([1-5]\d\d)(?:-([1-5]\d\d))?")
 
 
+@lru_cache(maxsize=256)  # ten thousand probes of one expectation share one set
 def parse_codes(text: str) -> frozenset[int]:
     """Status codes from ``200-399`` or ``200,204,300-302``.
 
