@@ -15,7 +15,7 @@ import structlog
 
 from prunella.config import Config, ConfigFaults, load
 from prunella.core.model import Mode
-from prunella.errors import PermanentError, PrunellaError
+from prunella.errors import PrunellaError
 from prunella.runtime.clock import SystemClock
 from prunella.runtime.orchestrator import SelfHealingOrchestrator
 from prunella.runtime.systemd import notify, watchdog
@@ -88,13 +88,6 @@ async def _serve(config: Config, *, observe: bool) -> int:
     if config.api is not None:
         orchestrator.address = "{}:{}".format(*config.api)
     stop = _signals(orchestrator, config.path, observe=observe)
-    try:
-        config.state_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PermanentError(
-            f"the state folder {config.state_dir} cannot be made ({error.strerror}): "
-            "name another one with state_dir, or with PRUNELLA_STATE_DIR"
-        ) from error
     await orchestrator.open()
     server = None
     dog: asyncio.Task[None] | None = None

@@ -216,6 +216,7 @@ class Engine:
             self.diagnosis.symptom is not None
             or self.phase is Phase.VERIFYING
             or self.decision.symptom is not None
+            or (self.decision.reason is Reason.BLIND and health is Health.HEALTHY)
         )
 
     def _is_blind(self) -> bool:
@@ -265,8 +266,9 @@ class Engine:
 
         Returns: the action's id, or the vetoes of the guards that a person must name to pass.
         """
+        before = self._running
         await self._consider(forced)
-        if self._running is not None and self._running.intent.event is Event.FORCED:
+        if self._running is not None and self._running is not before:
             return self._running.id
         return self.decision.vetoes or (Veto("lease", self.decision.detail),)
 

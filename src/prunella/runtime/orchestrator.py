@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from random import Random
 from typing import Any, Self
 
@@ -93,7 +94,7 @@ class SelfHealingOrchestrator:
         self.address = ""
         self._clock: Clock = clock or SystemClock()
         self._random = random or Random()  # noqa: S311 - jitter, not secrets
-        self._given_store = store
+        self._given_store = store if store is not None or config is not None else "memory://"
         self._store: Store | None = None
         self._wanted: dict[ServiceId, ServiceConfig] = dict(config.services) if config else {}
         self._wards: dict[ServiceId, Ward] = {}
@@ -406,11 +407,24 @@ class SelfHealingOrchestrator:
         given = self._given_store
         if given is not None and not isinstance(given, str):
             return given
-        url = given or (self.config.store if self.config is not None else "memory://")
+        url = given
+        if url is None:
+            assert self.config is not None, "without a configuration the store is given"
+            self._make_state_dir(self.config.state_dir)
+            url = self.config.store
         scheme = url.partition(":")[0]
         if scheme not in stores():
             raise PermanentError(f"no store for {url}; known kinds: {', '.join(stores())}")
         return stores()[scheme].open(url, False)  # noqa: FBT003 - not read-only
+
+    def _make_state_dir(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PermanentError(
+                f"the state folder {folder} cannot be made ({error.strerror}): "
+                "name another one with state_dir, or with PRUNELLA_STATE_DIR"
+            ) from error
 
     def _admit(self, config: ServiceConfig) -> Ward:
         assert self.config is not None, "a registered service brings a config"
