@@ -32,7 +32,7 @@ api: {api}
 defaults:
   interval: 100ms
   timeout: 1s
-  grace: 500ms
+  grace: 2s
   verify: {{soak: 300ms, deadline: 20s}}
   guards: {{backoff: {{base: 50ms, cap: 400ms}}, budget: {{actions: {budget}}}}}
 fleet: {{pace: 500ms}}

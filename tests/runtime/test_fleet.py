@@ -1,0 +1,125 @@
+"""The fleet: many failing at once are a storm, and after one healing starts small."""
+
+import pytest
+
+from prunella.core.model import Health, Instant, ServiceId
+from prunella.core.policy import FleetPolicy
+from prunella.runtime.fleet import Fleet
+
+POLICY = FleetPolicy()
+TEN = [ServiceId(f"s{number}") for number in range(10)]
+
+
+@pytest.fixture
+def fleet() -> Fleet:
+    made = Fleet(POLICY)
+    for service in TEN:
+        made.join(service, "")
+    return made
+
+
+def fail(fleet: Fleet, count: int, at: float = 0.0) -> list[bool]:
+    return [fleet.believe(service, Health.FAILED, Instant(at)) for service in TEN[:count]]
+
+
+def heal(fleet: Fleet, service: ServiceId, at: float, *, success: bool = True) -> None:
+    fleet.acting(service, Instant(at))
+    fleet.ended(service, Instant(at + 1), success=success)
+
+
+def test_a_storm_begins_once_with_the_failure_that_is_one_too_many(fleet: Fleet) -> None:
+    assert fail(fleet, 5) == [False, False, False, True, False]
+    assert fleet.storms == ("",)
+
+
+def test_failures_that_are_far_apart_are_no_storm(fleet: Fleet) -> None:
+    for number, service in enumerate(TEN[:6]):
+        at = Instant(number * POLICY.storm_window_s)
+        assert not fleet.believe(service, Health.FAILED, at)
+    assert fleet.storms == ()
+
+
+def test_the_same_service_failing_again_and_again_is_no_storm(fleet: Fleet) -> None:
+    for number in range(20):
+        at = Instant(float(number))
+        assert not fleet.believe(TEN[0], Health.FAILED, at)
+        assert not fleet.believe(TEN[0], Health.HEALTHY, at)
+    assert fleet.storms == ()
+
+
+def test_few_services_never_make_a_storm() -> None:
+    fleet = Fleet(POLICY)
+    for service in TEN[:2]:
+        fleet.join(service, "")
+    assert fail(fleet, 2) == [False, False]
+
+
+def test_each_further_failure_makes_the_quiet_begin_anew(fleet: Fleet) -> None:
+    fail(fleet, 4)
+    fleet.believe(TEN[9], Health.FAILED, Instant(50.0))
+    storm = fleet.view(TEN[0], Instant(60.0)).storm
+    assert (storm.since, storm.quiet_since) == (0.0, 50.0)
+
+
+def test_after_the_storm_one_canary_then_2_then_4_and_1_again_when_one_does_not_help(
+    fleet: Fleet,
+) -> None:
+    fail(fleet, 8)
+    widths = [fleet.view(TEN[0], Instant(130.0)).storm.width]
+    for service in TEN[:2]:
+        heal(fleet, service, 130.0)
+        widths.append(fleet.view(TEN[0], Instant(140.0)).storm.width)
+    heal(fleet, TEN[2], 150.0, success=False)
+    storm = fleet.view(TEN[0], Instant(160.0)).storm
+    assert [*widths, storm.width] == [1, 2, 4, 1]
+    assert storm.quiet_since == 151.0
+
+
+def test_an_action_from_before_the_storm_widens_nothing(fleet: Fleet) -> None:
+    fleet.acting(TEN[0], Instant(0.0))
+    fail(fleet, 8, at=1.0)
+    fleet.ended(TEN[0], Instant(5.0), success=True)
+    assert fleet.view(TEN[0], Instant(6.0)).storm.width == 1
+
+
+def test_others_see_what_runs_in_their_domain_and_not_their_own(fleet: Fleet) -> None:
+    fleet.acting(TEN[0], Instant(0.0))
+    assert fleet.view(TEN[1], Instant(1.0)).domain_running == 1
+    assert fleet.view(TEN[0], Instant(1.0)).domain_running == 0
+
+
+def test_the_storm_ends_after_a_whole_window_with_few_failed(fleet: Fleet) -> None:
+    fail(fleet, 5)
+    for service in TEN[:4]:
+        fleet.believe(service, Health.HEALTHY, Instant(10.0))
+    for at, on in ((10.0, True), (10.0 + POLICY.storm_window_s - 1, True)):
+        assert bool(fleet.view(TEN[0], Instant(at)).storm.since is not None) is on
+    assert fleet.view(TEN[0], Instant(10.0 + POLICY.storm_window_s)).storm.since is None
+    assert fleet.storms == ()
+
+
+def test_a_relapse_within_that_window_keeps_the_storm_on(fleet: Fleet) -> None:
+    fail(fleet, 5)
+    for service in TEN[:4]:
+        fleet.believe(service, Health.HEALTHY, Instant(10.0))
+    fleet.view(TEN[0], Instant(10.0))
+    fail(fleet, 4, at=100.0)
+    assert fleet.view(TEN[0], Instant(10.0 + POLICY.storm_window_s)).storm.since is not None
+
+
+def test_a_storm_in_one_domain_is_calm_in_another() -> None:
+    fleet = Fleet(POLICY)
+    for service in TEN:
+        fleet.join(service, "north" if service in TEN[:5] else "south")
+    fail(fleet, 4)
+    assert fleet.storms == ("north",)
+    assert fleet.view(TEN[9], Instant(0.0)).storm.since is None
+
+
+def test_who_has_left_counts_no_more(fleet: Fleet) -> None:
+    fail(fleet, 3)
+    fleet.sight(TEN[0], blind=True)
+    fleet.acting(TEN[0], Instant(0.0))
+    fleet.leave(TEN[0])
+    view = fleet.view(TEN[1], Instant(0.0))
+    assert (view.total, view.unwell, view.blind, view.domain_running) == (9, 2, 0, 0)

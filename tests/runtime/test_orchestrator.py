@@ -1,0 +1,338 @@
+"""The orchestrator from Python, on real processes: what a program that embeds it relies on."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from prunella import SelfHealingOrchestrator
+from prunella.config import ConfigFaults, from_mapping
+from prunella.core.model import ServiceId
+from prunella.errors import HealingRefusedError, PermanentError, UnknownServiceError
+from prunella.runtime.notices import Notice, Topic
+from prunella.testing.site import free_port
+
+Eventually = Callable[[Callable[[], Any]], Awaitable[Any]]
+SLEEPER = {"platform": "process", "process": {"command": ["sleep", "600"]}}
+GHOST = {"platform": "process", "process": {"command": ["/no/such/thing"]}}
+DEFAULTS = {
+    "interval": "100ms",
+    "timeout": "1s",
+    "grace": "3s",
+    "thresholds": {"response_time": "500ms"},
+    "verify": {"soak": "200ms", "deadline": "20s"},
+    "guards": {"backoff": {"base": "100ms", "cap": "200ms"}, "budget": {"actions": 10}},
+}
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def shop(port: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "prunella.demo.server", str(port)]
+    probe = {"kind": "http", "url": f"http://127.0.0.1:{port}/"}
+    return {"platform": "process", "process": {"command": command}, "probes": [probe]}
+
+
+def config_of(folder: Path, **services: Any) -> Any:
+    return from_mapping(
+        {
+            "state_dir": str(folder / "state"),
+            "defaults": DEFAULTS,
+            "fleet": {"pace": "100ms"},
+            "services": services,
+        }
+    )
+
+
+@pytest.fixture
+async def running(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
+    """Start an orchestrator on services; it ends, and stops them, with the test."""
+    begun: list[SelfHealingOrchestrator] = []
+
+    async def start(**services: Any) -> SelfHealingOrchestrator:
+        orchestrator = SelfHealingOrchestrator(
+            config_of(tmp_path, **services), store=f"sqlite:///{tmp_path}/prunella.db"
+        )
+        begun.append(orchestrator)
+        await orchestrator.start_monitoring()
+        return orchestrator
+
+    yield start
+    for orchestrator in begun:
+        await orchestrator.stop_monitoring()
+
+
+def well(orchestrator: SelfHealingOrchestrator) -> bool:
+    health = orchestrator.get_system_health()
+    return health.healthy == health.total_services > 0
+
+
+def strike(orchestrator: SelfHealingOrchestrator, service: str = "shop") -> int:
+    (victim,) = orchestrator.get_pids(service)
+    os.kill(victim, signal.SIGKILL)
+    return victim
+
+
+def make_slow(port: int) -> bool:
+    connection = HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("POST", "/fault/slow")
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def dead(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+async def test_a_program_hears_all_ten_events_and_reads_what_was_done(
+    shop: dict[str, Any], port: int, tmp_path: Path, eventually: Eventually
+) -> None:
+    heard: list[Notice] = []
+    counted: Counter[Topic] = Counter()
+
+    async def count(notice: Notice) -> None:
+        counted[notice.topic] += 1
+
+    orchestrator = SelfHealingOrchestrator(config_of(tmp_path, shop=shop, ghost=GHOST))
+    orchestrator.on("*", heard.append)
+    for topic in Topic:
+        orchestrator.on(topic.value, count)
+
+    async with orchestrator:
+        await eventually(lambda: orchestrator.get_service_health("ghost").phase == "quarantined")
+        await eventually(lambda: orchestrator.get_service_health("shop").status == "healthy")
+        victim = strike(orchestrator)
+        await eventually(lambda: victim not in orchestrator.get_pids("shop"))
+        await eventually(lambda: orchestrator.get_service_health("shop").status == "healthy")
+        await eventually(lambda: asyncio.to_thread(make_slow, port))
+        await eventually(lambda: counted[Topic.SERVICE_DEGRADED])
+        await eventually(lambda: orchestrator.get_service_health("shop").status == "healthy")
+        history = await orchestrator.get_healing_history(50)
+        health = orchestrator.get_service_health("shop")
+    await eventually(lambda: set(counted) == set(Topic))
+    await eventually(lambda: heard[-1].topic is Topic.MONITORING_STOPPED)
+    json.dumps([notice.data for notice in heard])
+    of_shop = [action for action in history if action.service_id == "shop"]
+    assert history == sorted(history, key=lambda action: -int(action.id)), "newest first"
+    assert {"slow", "down"} <= {action.symptom for action in of_shop}
+    assert all(action.success and action.recovery_time for action in of_shop), of_shop
+    assert (health.restart_count, health.last_restart) == (len(of_shop), of_shop[0].timestamp)
+    topics = [notice.topic for notice in heard if notice.service == "shop"]
+    struck = topics[topics.index(Topic.SERVICE_FAILED) :]
+    assert struck.index(Topic.HEALING_STARTED) < struck.index(Topic.SERVICE_HEALED)
+    healed = [n.data["recoveryTime"] for n in heard if n.topic is Topic.SERVICE_HEALED]
+    assert healed == [action.recovery_time for action in reversed(of_shop)]
+
+
+async def test_a_service_can_be_registered_by_itself_and_a_wrong_one_is_refused(
+    eventually: Eventually, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRUNELLA_STATE_DIR", str(tmp_path / "state"))
+    orchestrator = SelfHealingOrchestrator()
+    with pytest.raises(ConfigFaults, match="platfrom"):
+        orchestrator.register_service("shop", platfrom="process")
+    orchestrator.register_service("shop", **SLEEPER)
+    orchestrator.register_service("till", **SLEEPER)
+    async with orchestrator:
+        await eventually(lambda: well(orchestrator))
+        assert orchestrator.get_system_health().total_services == 2
+        (pid,) = orchestrator.get_pids("shop")
+        with pytest.raises(PermanentError, match="reload"):
+            orchestrator.register_service("late", **SLEEPER)
+        with pytest.raises(UnknownServiceError, match="shop, till"):
+            orchestrator.get_service_health("shed")
+        left = await asyncio.to_thread(lambda: list(tmp_path.rglob("*.db")))
+        assert left == [], "in memory, as nobody named a store"
+    assert dead(pid)
+
+
+async def test_why_says_that_all_is_well_once_it_is(running: Any, eventually: Eventually) -> None:
+    orchestrator = await running(shop=SLEEPER)
+    await eventually(lambda: well(orchestrator))
+
+    async def says_so() -> bool:
+        return bool((await orchestrator.why("shop")).now.startswith("well"))
+
+    await eventually(says_so)
+
+
+async def test_a_forced_heal_is_carried_out_verified_and_recorded_with_its_actor(
+    running: Any, eventually: Eventually
+) -> None:
+    orchestrator = await running(shop=SLEEPER)
+    await eventually(lambda: well(orchestrator))
+    before = orchestrator.get_pids("shop")
+    healed = await orchestrator.force_heal("shop", reason="trying it out", actor="ann")
+    assert (healed.success, healed.actor, healed.reason) == (True, "ann", "trying it out")
+    assert orchestrator.get_pids("shop") != before
+    assert await orchestrator.get_healing_history() == [healed]
+
+
+async def test_a_forced_heal_that_a_guard_refuses_does_nothing_until_the_guard_is_named(
+    running: Any, eventually: Eventually
+) -> None:
+    pair = {"platform": "process", "process": {"command": ["sleep", "600"], "replicas": 2}}
+    orchestrator = await running(pair=pair)
+    await eventually(lambda: well(orchestrator))
+    before = orchestrator.get_pids("pair")
+    with pytest.raises(HealingRefusedError, match="instances would be left") as refused:
+        await orchestrator.force_heal("pair")
+    assert set(refused.value.vetoes) == {"min-healthy"}
+    assert orchestrator.get_pids("pair") == before
+    assert await orchestrator.get_healing_history() == []
+    healed = await orchestrator.force_heal("pair", override={"min-healthy"})
+    assert healed.success
+    assert len(set(before) & set(orchestrator.get_pids("pair"))) == 1, "one replica, not both"
+
+
+async def test_what_a_platform_cannot_do_is_refused_with_what_it_can(
+    running: Any, eventually: Eventually
+) -> None:
+    orchestrator = await running(shop=SLEEPER)
+    await eventually(lambda: well(orchestrator))
+    with pytest.raises(HealingRefusedError, match="it can do: restart"):
+        await orchestrator.force_heal("shop", action="rollback")
+
+
+async def test_a_second_order_during_a_heal_is_refused(
+    running: Any, eventually: Eventually
+) -> None:
+    orchestrator = await running(shop=SLEEPER)
+    await eventually(lambda: well(orchestrator))
+    answers = await asyncio.gather(
+        orchestrator.force_heal("shop"),
+        orchestrator.force_heal("shop", override={"lease"}),
+        return_exceptions=True,
+    )
+    assert sum(isinstance(answer, HealingRefusedError) for answer in answers) == 1
+    assert len(await orchestrator.get_healing_history()) == 1
+
+
+async def test_a_pause_holds_until_it_expires_and_then_healing_goes_on_by_itself(
+    running: Any, eventually: Eventually
+) -> None:
+    orchestrator = await running(shop=SLEEPER)
+    await eventually(lambda: well(orchestrator))
+    hold = await orchestrator.pause("shop", for_s=1.5, reason="moving", owner="ann")
+    assert orchestrator.get_service_health("shop").paused
+    strike(orchestrator)
+
+    async def held() -> bool:
+        return "hold" in (await orchestrator.why("shop")).vetoes
+
+    await eventually(held)
+    assert await orchestrator.get_healing_history() == []
+    await eventually(lambda: well(orchestrator))
+    (action,) = await orchestrator.get_healing_history()
+    assert hold.expires is not None
+    assert action.timestamp >= hold.expires
+    assert not orchestrator.get_service_health("shop").paused
+
+
+async def test_a_pause_of_everything_says_so_and_ends_when_it_is_lifted(
+    running: Any, eventually: Eventually
+) -> None:
+    orchestrator = await running(shop=SLEEPER, till=SLEEPER)
+    await eventually(lambda: well(orchestrator))
+    await orchestrator.pause(None, owner="ann", reason="a move")
+    assert orchestrator.not_ready() == ["paused by ann: a move"]
+    strike(orchestrator)
+    await eventually(lambda: orchestrator.get_service_health("shop").status == "failed")
+    assert await orchestrator.get_healing_history() == []
+    assert await orchestrator.resume("shop", actor="ann") == 0, "that one is not its own"
+    assert await orchestrator.resume(None, actor="ann") == 1
+    assert orchestrator.not_ready() == []
+    await eventually(lambda: well(orchestrator))
+
+
+async def test_resuming_ends_a_quarantine_and_what_is_mended_then_gets_well(
+    running: Any, eventually: Eventually, tmp_path: Path
+) -> None:
+    program = tmp_path / "program"
+    service = {"platform": "process", "process": {"command": [str(program)]}}
+    orchestrator = await running(shop=service)
+    await eventually(lambda: orchestrator.get_service_health("shop").phase == "quarantined")
+    program.write_text("#!/bin/sh\nexec sleep 600\n")
+    program.chmod(0o755)
+    assert orchestrator.get_service_health("shop").status == "failed"
+    assert await orchestrator.resume("shop", actor="ann") == 1
+    await eventually(lambda: well(orchestrator))
+    newest = (await orchestrator.get_healing_history())[0]
+    await eventually(lambda: orchestrator.get_service_health("shop").phase == "watching")
+    assert newest.outcome in (None, "recovered")
+
+
+async def test_a_reload_adds_changes_and_removes_and_leaves_the_rest_alone(
+    running: Any, eventually: Eventually, tmp_path: Path
+) -> None:
+    orchestrator = await running(kept=SLEEPER, changed=SLEEPER, gone=SLEEPER)
+    await eventually(lambda: well(orchestrator))
+    kept, changed, gone = (orchestrator.get_pids(name) for name in ("kept", "changed", "gone"))
+    other = {"platform": "process", "process": {"command": ["sleep", "601"]}}
+    found = await orchestrator.reload(
+        config_of(tmp_path, kept=SLEEPER, changed=other, added=SLEEPER)
+    )
+    assert (found.added, found.changed, found.removed) == (
+        (ServiceId("added"),),
+        (ServiceId("changed"),),
+        (ServiceId("gone"),),
+    )
+    await eventually(lambda: well(orchestrator))
+    assert orchestrator.get_pids("kept") == kept
+    assert orchestrator.get_pids("changed") != changed
+    assert dead(gone[0])
+    assert dead(changed[0])
+    strike(orchestrator, "added")
+    await eventually(lambda: orchestrator.get_service_health("added").restart_count == 1)
+
+
+async def test_two_that_read_the_ledger_while_it_is_written_get_every_line_once(
+    running: Any, eventually: Eventually
+) -> None:
+    orchestrator = await running(shop=SLEEPER, ghost=GHOST)
+
+    async def quarantined() -> bool:
+        await asyncio.gather(*(orchestrator.why("ghost") for _ in range(5)))
+        return bool(orchestrator.get_service_health("ghost").phase == "quarantined")
+
+    await eventually(quarantined)
+
+    async def recorded() -> list[str]:
+        decisions, _ = await orchestrator.decisions("ghost", limit=100)
+        reasons = [one.reason for one in decisions]
+        return reasons if "exhausted" in reasons else []
+
+    assert (await eventually(recorded)).count("exhausted") == 1
+
+
+async def test_left_running_a_service_outlives_the_orchestrator_and_is_adopted(
+    running: Any, eventually: Eventually, tmp_path: Path
+) -> None:
+    first = await running(shop=SLEEPER)
+    await eventually(lambda: well(first))
+    before = first.get_pids("shop")
+    await first.stop_monitoring(leave=True)
+    assert not dead(before[0])
+    second = await running(shop=SLEEPER)
+    await eventually(lambda: well(second))
+    assert second.get_pids("shop") == before
