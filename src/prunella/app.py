@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -99,6 +100,8 @@ async def _serve(config: Config, *, observe: bool) -> int:
             host, port = await server.start()
             _log.info("api", listen=f"{host}:{port}")
         await orchestrator.start_monitoring()
+        gc.collect()
+        gc.freeze()  # what was built at the start stays: walking it again only stalls the loop
         notify("READY=1")
         dog = asyncio.create_task(watchdog(SystemClock()))
         _log.info("ready", services=len(config.services), store=config.store)
