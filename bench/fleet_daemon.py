@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import sys
 import tempfile
@@ -183,6 +184,8 @@ async def watch(plan: Plan) -> int:
         orchestrator = SelfHealingOrchestrator(config)
         start = time.perf_counter()
         await orchestrator.start_monitoring()
+        gc.collect()
+        gc.freeze()  # as the daemon does
         found.start_s = time.perf_counter() - start
         try:
             await _steady(plan, orchestrator, found)
