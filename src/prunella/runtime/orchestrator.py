@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ import structlog
 
 from prunella.config import Changes, Config, ServiceConfig, changes, from_mapping
 from prunella.core.decide import Forced
+from prunella.core.holds import in_force
 from prunella.core.ledger import Entry, EntryKind
 from prunella.core.model import (
     ActionId,
@@ -25,7 +27,6 @@ from prunella.core.model import (
     Stamp,
 )
 from prunella.core.policy import FleetPolicy
-from prunella.core.time import remaining_s
 from prunella.errors import (
     HealingRefusedError,
     PermanentError,
@@ -134,11 +135,10 @@ class SelfHealingOrchestrator:
         self.failed = self.loop.create_future()
         store = self._open_store()
         self._lease = Lease(store, self._clock)
-        try:
+        async with AsyncExitStack() as unclaimed:
+            unclaimed.push_async_callback(store.close)
             await self._lease.claim(self.address)
-        except BaseException:
-            await store.close()
-            raise
+            unclaimed.pop_all()
         self._store = store
         self._journal = Journal(store, self._clock, self._epoch)
 
@@ -521,15 +521,7 @@ class SelfHealingOrchestrator:
             ward.wake()
 
     def _holds_on(self, service: ServiceId | None) -> tuple[Hold, ...]:
-        if not self._holds:
-            return ()
-        now = self._clock.stamp()
-        return tuple(
-            hold
-            for hold in self._holds
-            if hold.service in (None, service)
-            and (hold.expires is None or remaining_s(hold.expires, now) > 0)
-        )
+        return in_force(self._holds, service, self._clock.stamp()) if self._holds else ()
 
     def _epoch(self) -> Epoch:
         return self._lease.epoch

@@ -10,10 +10,10 @@ from random import Random
 from prunella.core.cadence import interval_s
 from prunella.core.decide import Forced
 from prunella.core.guards import guards
+from prunella.core.holds import in_force
 from prunella.core.ledger import Entry, Holder, Veto
 from prunella.core.model import ActionId, Epoch, Hold, Instant, ServiceId
 from prunella.core.policy import FleetPolicy, Policy
-from prunella.core.time import remaining_s
 from prunella.plugins import stores
 from prunella.ports import Store
 from prunella.runtime.engine import Engine, World
@@ -205,12 +205,5 @@ class Simulation:
         return self._fleet
 
     def _holds(self, service: ServiceId) -> tuple[Hold, ...]:
-        if not self._known_holds:
-            return ()
-        now = self.clock.stamp()
-        return tuple(
-            hold
-            for hold in self._known_holds
-            if hold.service in (None, service)
-            and (hold.expires is None or remaining_s(hold.expires, now) > 0)
-        )
+        known = self._known_holds
+        return in_force(known, service, self.clock.stamp()) if known else ()

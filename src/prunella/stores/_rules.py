@@ -7,8 +7,8 @@ from datetime import datetime
 from pathlib import Path
 
 from prunella.core.ledger import Attempt, Holder, Veto
-from prunella.core.model import ActionId, ActionKind, Hold, IncidentId, Outcome, ServiceId, Stamp
-from prunella.core.time import age_s, rebase, remaining_s
+from prunella.core.model import ActionId, ActionKind, IncidentId, Outcome, ServiceId, Stamp
+from prunella.core.time import age_s, rebase
 from prunella.errors import PermanentError, StoreInUseError
 
 KEPT_S = 4 * 3600.0  # guards look back so far: never forgotten, always in a view
@@ -67,10 +67,6 @@ def not_running(action: ActionId, service: ServiceId) -> PermanentError:
 
 def unknown_action(action: ActionId) -> PermanentError:
     return PermanentError(f"no action {action}: there was none, or it is older than what is kept")
-
-
-def is_live(hold: Hold, now: Stamp) -> bool:
-    return hold.expires is None or remaining_s(hold.expires, now) > 0
 
 
 def attempts(chunks: Iterable[Sequence[Began]], now: Stamp) -> Iterator[Attempt]:

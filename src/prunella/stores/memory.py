@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
 
+from prunella.core.holds import in_force, is_live
 from prunella.core.ledger import (
     Entry,
     EntryKind,
@@ -190,7 +191,7 @@ class MemoryStore:
     ) -> int:
         self._require(epoch)
         placed = [hold for _, hold in self._holds.values() if hold.service == service]
-        live = [hold for hold in placed if rules.is_live(hold, now)]
+        live = [hold for hold in placed if is_live(hold, now)]
         for hold in placed:
             del self._holds[hold.service, hold.owner]
         for hold in live:
@@ -202,7 +203,7 @@ class MemoryStore:
         if self._ledger:
             now = rules.later(now, self._ledger[-1].at)
         self._holds = {
-            key: placed for key, placed in self._holds.items() if rules.is_live(placed[1], now)
+            key: placed for key, placed in self._holds.items() if is_live(placed[1], now)
         }
         needed = {standing.moved for standing in self._standing.values()}
         needed |= {move.id for move in self._running.values()}
@@ -231,7 +232,7 @@ class MemoryStore:
 
     async def holds(self, now: Stamp, /) -> Sequence[Hold]:
         self._require_open()
-        return [hold for _, hold in self._holds.values() if rules.is_live(hold, now)]
+        return [hold for _, hold in self._holds.values() if is_live(hold, now)]
 
     async def history(
         self, limit: int, /, *, service: ServiceId | None = None, before: int | None = None
@@ -338,11 +339,7 @@ class MemoryStore:
             attempts=tuple(rules.attempts(self._chunks(service), now)),
             running=frozenset(self._running),
             fleet_started=tuple(rebase(at, now) for at in self._fleet),
-            holds=tuple(
-                hold
-                for _, hold in self._holds.values()
-                if (hold.service is None or hold.service == service) and rules.is_live(hold, now)
-            ),
+            holds=in_force((hold for _, hold in self._holds.values()), service, now),
         )
 
     def _chunks(self, service: ServiceId) -> Iterator[list[rules.Began]]:

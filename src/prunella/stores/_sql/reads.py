@@ -20,6 +20,7 @@ from sqlalchemy import (
     select,
 )
 
+from prunella.core.holds import in_force, is_live
 from prunella.core.ledger import Entry, EntryKind, Finish, LedgerView, Page, ServiceRow
 from prunella.core.model import (
     ActionId,
@@ -75,11 +76,7 @@ def view(connection: Connection, service: ServiceId, now: Stamp) -> LedgerView:
             ServiceId(name) for name in connection.execute(_RUNNING_SERVICES).scalars()
         ),
         fleet_started=tuple(rebase(rows.stamp("at", row), now) for row in fleet),
-        holds=tuple(
-            hold
-            for hold in live_holds(connection, now)
-            if hold.service is None or hold.service == service
-        ),
+        holds=in_force(live_holds(connection, now), service, now),
     )
 
 
@@ -111,7 +108,7 @@ def running(connection: Connection, service: ServiceId) -> rows.Row | None:
 
 def live_holds(connection: Connection, now: Stamp) -> list[Hold]:
     found = (rows.hold(row) for row in connection.execute(_HOLDS).mappings())
-    return [hold for hold in found if rules.is_live(hold, now)]
+    return [hold for hold in found if is_live(hold, now)]
 
 
 def load(connection: Connection) -> list[ServiceRow]:

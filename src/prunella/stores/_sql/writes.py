@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from prunella.core.holds import is_live
 from prunella.core.ledger import Entry, Holder, Intent, LedgerView, Step, Veto
 from prunella.core.machine import Phase
 from prunella.core.model import (
@@ -192,7 +193,7 @@ def _placed_on(service: ServiceId | None) -> ColumnElement[bool]:
 def forget_holds(connection: Connection, now: Stamp) -> None:
     """Let go of the holds that have expired."""
     placed = connection.execute(select(holds)).mappings().all()
-    expired = [row["id"] for row in placed if not rules.is_live(rows.hold(row), now)]
+    expired = [row["id"] for row in placed if not is_live(rows.hold(row), now)]
     if expired:
         connection.execute(delete(holds).where(holds.c.id.in_(expired)))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine
@@ -30,13 +30,12 @@ def open_store(url: str, *, readonly: bool) -> SqliteStore:
         if readonly:
             return _reader(path, schema)
         writer = engines.writing(files.uri(path, mode="rwc"))
-        try:
+        with ExitStack() as refused:
+            refused.callback(writer.dispose)
             if schema != SCHEMA:
                 _upgrade(writer, path)
             journal = Journal(path, writer)
-        except BaseException:
-            writer.dispose()
-            raise
+            refused.pop_all()
     return SqliteStore(path, engines.reading(files.uri(path, mode="ro")), journal)
 
 
