@@ -13,6 +13,7 @@ import re
 import socket
 import ssl
 import unicodedata
+from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 from prunella.core.model import Cause, Instant, Observation, Verdict
@@ -119,7 +120,7 @@ def no_answer(timeout_s: float) -> Trouble:
     return Trouble(Cause.TIMEOUT, f"no answer within {timeout_s:g} s")
 
 
-class Dialogue:
+class Dialogue(ABC):
     """Connect, say `request`, listen. Subclasses say when enough was heard.
 
     ``settled`` gets its result once, when the verdict is certain; ``trouble`` then says what is
@@ -156,16 +157,16 @@ class Dialogue:
         self._sent = False
         self._watching = 0
 
-    def connected(self) -> None:
+    def connected(self) -> None:  # noqa: B027 - a hook that most have no use for
         """Take that there is a connection and `request` was handed to the system."""
 
+    @abstractmethod
     def heard(self, data: bytes) -> None:
         """Take what the target said."""
-        raise NotImplementedError
 
+    @abstractmethod
     def ended(self) -> None:
         """Take that the target will say no more."""
-        raise NotImplementedError
 
     def late(self) -> Trouble:
         """What it means that the deadline has come first."""
