@@ -212,10 +212,12 @@ async def test_ends_by_its_deadline_on_a_silent_target(
     plugin: ProbePlugin, row: Targets, build: Callable[..., Probe]
 ) -> None:
     assert row.silent is not None, "name a silent target, or add this kind to NEVER_WAITS"
-    observation = await build(plugin, row.silent, timeout=0.8).check()
-    assert observation.verdict is Verdict.FAIL
-    assert observation.latency_s + 0.005 >= 0.8
-    assert observation.latency_s < 1.6
+    probe = build(plugin, row.silent, timeout=0.8)
+    observations = [await probe.check() for _ in range(3)]
+    assert {observation.verdict for observation in observations} == {Verdict.FAIL}
+    latencies_s = [observation.latency_s for observation in observations]
+    assert min(latencies_s) + 0.005 >= 0.8
+    assert min(latencies_s) <= 0.88, "of three, as a busy machine may hold up one"
 
 
 @every_probe

@@ -50,7 +50,7 @@ async def chaos(seed: int, *, restarts: bool = True) -> Simulation:
 
 
 @given(st.integers(0, 10**9))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=60, deadline=None)
 async def test_no_effect_without_an_intent_and_never_beyond_the_budget(seed: int) -> None:
     sim = await chaos(seed)
     records = (await sim.store.history(1000)).items
@@ -63,7 +63,7 @@ async def test_no_effect_without_an_intent_and_never_beyond_the_budget(seed: int
 
 
 @given(st.integers(0, 10**9))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=60, deadline=None)
 async def test_every_incident_ends_and_history_is_in_the_order_of_its_sequence(seed: int) -> None:
     sim = await chaos(seed)
     records = (await sim.store.history(1000)).items
@@ -75,7 +75,7 @@ async def test_every_incident_ends_and_history_is_in_the_order_of_its_sequence(s
 
 
 @given(st.integers(0, 10**9))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=40, deadline=None)
 async def test_the_same_seed_gives_the_same_history(seed: int) -> None:
     one, other = await chaos(seed), await chaos(seed)
     assert one.effects == other.effects
