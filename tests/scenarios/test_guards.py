@@ -72,13 +72,13 @@ async def hold(without: str) -> None:
 
 
 async def grace(without: str) -> None:
-    """A slow first start is no fault."""
+    """A slow first start is no fault, even if it answers once on the way."""
     sim = Simulation(Policy(grace_s=120), without_guard=without)
-    await sim.start(["a"], warm_up_s=0.0)
+    await sim.start(["a"])
     service = sim.services["a"]
     service.suffer(Ailment.REFUSING)
     sim.at(8, service.recover)
-    sim.at(14, lambda: service.suffer(Ailment.REFUSING))
+    sim.at(13, lambda: service.suffer(Ailment.REFUSING))
     sim.at(100, service.recover)
     await sim.run(600)
     assert sim.effects == []

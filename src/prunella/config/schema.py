@@ -194,7 +194,9 @@ class Healing(Spec):
         default=_POLICY.mode, description="auto: act. observe: decide and record. off: only watch."
     )
     grace: Duration = Field(
-        default=_POLICY.grace_s, description="After a start, checks are no evidence for this long."
+        default=_POLICY.grace_s,
+        description="After a start, failed checks are no evidence for this long, or until `rise` "
+        "checks in a row have passed.",
     )
     guards: Guards = Field(default=Guards(), description="Limits that every action is held to.")
     ladder: dict[SymptomKind, tuple[ActionKind, ...]] = Field(

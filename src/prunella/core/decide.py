@@ -60,7 +60,7 @@ class Snapshot:
 
     Attributes:
         status: None when the platform cannot tell: then nothing is done.
-        grace_until: until then samples are no evidence against the service.
+        grace_until: until then samples are no evidence against the service; past once it is up.
         ledger: what is remembered; in the store's transaction it is read anew.
     """
 

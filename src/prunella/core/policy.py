@@ -40,7 +40,7 @@ class Policy:
     down_interval_s: float = 30.0
     long_down_s: float = 300.0  # failed for so long that looking less often costs nothing
 
-    grace_s: float = 10.0  # after a start, samples are no evidence against a service
+    grace_s: float = 10.0  # after a start samples are no evidence, until `rise` of them are good
     soak_s: float = 60.0
     deadline_s: float = 300.0
 

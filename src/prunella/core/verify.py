@@ -25,9 +25,17 @@ class Judgement(NamedTuple):
     wake_at: Instant | None = None
 
 
+def has_come_up(probes: Sequence[Vitals], policy: Policy) -> bool:
+    """Whether every probe is in a run of `rise` good answers: what was started is there.
+
+    It ends start-up grace: what fails from then on has not been slow to start.
+    """
+    return all(v.good_in_a_row >= policy.rise for v in probes)
+
+
 def streak_since(probes: Sequence[Vitals], executed_at: Instant, policy: Policy) -> Instant | None:
     """When the present run of good answers began, over all probes; None while there is none."""
-    if any(v.good_in_a_row < policy.rise or v.good_since is None for v in probes):
+    if not has_come_up(probes, policy):
         return None
     return max([executed_at, *(v.good_since for v in probes if v.good_since is not None)])
 

@@ -51,7 +51,7 @@ from prunella.core.model import (
 )
 from prunella.core.policy import Policy
 from prunella.core.time import rebase, remaining_s
-from prunella.core.verify import judge
+from prunella.core.verify import has_come_up, judge
 from prunella.errors import PermanentError, StaleEpochError, TransientError
 from prunella.ports import Clock, Platform, Store
 from prunella.runtime.fleet import Fleet
@@ -182,6 +182,8 @@ class Engine:
             seen = seen._replace(verdict=Verdict.INCONCLUSIVE, cause=None)
         after = fold(before, seen, self.policy)
         self.vitals[index] = after
+        if seen.at < self.grace_until and has_come_up(self.vitals, self.policy):
+            self.grace_until = seen.at
         if (
             self.diagnosis.health is Health.HEALTHY
             and after.bad_since is None

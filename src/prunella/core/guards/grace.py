@@ -1,4 +1,4 @@
-"""``grace``: right after a start, samples are no evidence; an exit is."""
+"""``grace``: what has not come up yet is not condemned on samples; an exit counts at once."""
 
 from __future__ import annotations
 
