@@ -25,6 +25,44 @@ ConfigOf = Callable[[str], Config]
 SHOP = "services: {shop: {platform: command, %s}}\n"
 SHOP_ID = ServiceId("shop")
 
+NUMBERS: list[tuple[str, str, object]] = [
+    ("heal: observe", "mode", Mode.OBSERVE),
+    ("heal: off", "mode", Mode.OFF),
+    ("domain: eu", "domain", "eu"),
+    ("grace: 1m30s", "grace_s", 90.0),
+    ("thresholds: {response_time: 250ms}", "response_time_s", 0.25),
+    ("thresholds: {degraded_error_rate: 1%}", "degraded_error_rate", 0.01),
+    ("thresholds: {failed_error_rate: 0.5}", "failed_error_rate", 0.5),
+    ("verify: {soak: 5s}", "soak_s", 5.0),
+    ("verify: {deadline: 1h}", "deadline_s", 3600.0),
+    ("guards: {fall: 1}", "fall", 1),
+    ("guards: {rise: 5}", "rise", 5),
+    ("guards: {min_samples: 50}", "min_samples", 50),
+    ("guards: {budget: {actions: 0}}", "budget_actions", 0),
+    ("guards: {budget: {window: 4h}}", "budget_window_s", 14400.0),
+    ("guards: {backoff: {base: 2}}", "backoff_base_s", 2.0),
+    ("guards: {backoff: {cap: 10m}}", "backoff_cap_s", 600.0),
+    ("guards: {backoff: {half_life: 1h}}", "backoff_half_life_s", 3600.0),
+    ("guards: {chain: {ineffective: 2}}", "ineffective_limit", 2),
+    ("guards: {chain: {attempts: 9}}", "attempts_limit", 9),
+    ("guards: {chain: {window: 1h}}", "chain_window_s", 3600.0),
+    ("guards: {flapping: {recoveries: 1}}", "flapping_recoveries", 1),
+    ("guards: {flapping: {window: 4h}}", "incident_window_s", 14400.0),
+    ("cadence: {suspect: 200ms}", "suspect_interval_s", 0.2),
+    ("cadence: {long_down: 5m}", "down_interval_s", 300.0),
+    ("cadence: {long_down_after: 1h}", "long_down_s", 3600.0),
+    ("guards: {min_healthy: 75 %}", "min_healthy_ratio", 0.75),
+    (
+        "ladder: {down: [restart, rollback], slow: []}",
+        "ladder",
+        {
+            **DEFAULT_LADDER,
+            SymptomKind.DOWN: (ActionKind.RESTART, ActionKind.ROLLBACK),
+            SymptomKind.SLOW: (),
+        },
+    ),
+]
+
 
 def test_the_least_file_has_the_defaults_of_the_policies(config_of: ConfigOf) -> None:
     config = config_of("services: {shop: {platform: command}}")
@@ -37,41 +75,7 @@ def test_the_least_file_has_the_defaults_of_the_policies(config_of: ConfigOf) ->
     assert config.path == Path("/etc/prunella/p.yaml")
 
 
-@pytest.mark.parametrize(
-    ("key", "field", "value"),
-    [
-        ("heal: observe", "mode", Mode.OBSERVE),
-        ("heal: off", "mode", Mode.OFF),
-        ("domain: eu", "domain", "eu"),
-        ("grace: 1m30s", "grace_s", 90.0),
-        ("thresholds: {response_time: 250ms}", "response_time_s", 0.25),
-        ("thresholds: {degraded_error_rate: 1%}", "degraded_error_rate", 0.01),
-        ("thresholds: {failed_error_rate: 0.5}", "failed_error_rate", 0.5),
-        ("verify: {soak: 5s}", "soak_s", 5.0),
-        ("verify: {deadline: 1h}", "deadline_s", 3600.0),
-        ("guards: {fall: 1}", "fall", 1),
-        ("guards: {rise: 5}", "rise", 5),
-        ("guards: {min_samples: 50}", "min_samples", 50),
-        ("guards: {budget: {actions: 0}}", "budget_actions", 0),
-        ("guards: {budget: {window: 4h}}", "budget_window_s", 14400.0),
-        ("guards: {backoff: {base: 2}}", "backoff_base_s", 2.0),
-        ("guards: {backoff: {cap: 10m}}", "backoff_cap_s", 600.0),
-        ("guards: {backoff: {half_life: 1h}}", "backoff_half_life_s", 3600.0),
-        ("guards: {chain: {ineffective: 2}}", "ineffective_limit", 2),
-        ("guards: {chain: {attempts: 9}}", "attempts_limit", 9),
-        ("guards: {chain: {window: 1h}}", "chain_window_s", 3600.0),
-        ("guards: {min_healthy: 75 %}", "min_healthy_ratio", 0.75),
-        (
-            "ladder: {down: [restart, rollback], slow: []}",
-            "ladder",
-            {
-                **DEFAULT_LADDER,
-                SymptomKind.DOWN: (ActionKind.RESTART, ActionKind.ROLLBACK),
-                SymptomKind.SLOW: (),
-            },
-        ),
-    ],
-)
+@pytest.mark.parametrize(("key", "field", "value"), NUMBERS)
 def test_a_key_sets_its_number_for_a_service_and_as_a_default_and_no_other(
     key: str, field: str, value: object, config_of: ConfigOf
 ) -> None:
@@ -82,6 +86,11 @@ def test_a_key_sets_its_number_for_a_service_and_as_a_default_and_no_other(
     if field != "domain":
         inherited = config_of(SHOP % "name: x" + f"defaults: {{{key}}}")
         assert inherited.services[SHOP_ID].policy == wanted
+
+
+def test_there_is_a_key_for_every_number_of_a_policy() -> None:
+    settable = {field for _, field, _ in NUMBERS}
+    assert settable == {field.name for field in dataclasses.fields(Policy)} - {"interval_s"}
 
 
 def test_a_service_overrides_single_values_of_the_defaults(config_of: ConfigOf) -> None:
@@ -97,10 +106,12 @@ def test_a_service_overrides_single_values_of_the_defaults(config_of: ConfigOf) 
 
 
 def test_every_number_of_the_fleet_can_be_set(config_of: ConfigOf) -> None:
-    fleet = "fleet: {pace: 1s, pace_above: 20%, storm: {share: 50%, services: 9, window: 1h}}\n"
+    storm = "storm: {share: 50%, services: 9, window: 1h}"
+    fleet = f"fleet: {{pace: 1s, pace_above: 20%, burst: 4, {storm}}}\n"
     assert config_of(fleet + SHOP % "name: x").fleet == FleetPolicy(
         pace_s=1.0,
         pace_unwell_ratio=0.2,
+        burst=4,
         storm_ratio=0.5,
         storm_services=9,
         storm_window_s=3600.0,
@@ -120,10 +131,17 @@ def test_probes_keep_their_order_and_take_the_interval_of_the_defaults(
 def test_a_suspect_is_never_looked_at_less_often_nor_a_lost_one_more_often_than_usual(
     config_of: ConfigOf,
 ) -> None:
-    fast = config_of(SHOP % "probes: [{kind: tcp, port: 1, interval: 100ms}]").services[SHOP_ID]
-    slow = config_of(SHOP % "probes: [{kind: tcp, port: 1, interval: 1h}]").services[SHOP_ID]
-    assert fast.policy.suspect_interval_s == 0.1
-    assert slow.policy.down_interval_s == 3600.0
+    cadence = (
+        "cadence: {suspect: 500ms, long_down: 2h}, probes: [{kind: tcp, port: 1, interval: %s}]"
+    )
+    policies = {
+        interval: config_of(SHOP % (cadence % interval)).services[SHOP_ID].policy
+        for interval in ("100ms", "1h", "3h")
+    }
+    assert policies["100ms"].suspect_interval_s == 0.1
+    assert policies["1h"].suspect_interval_s == 0.5
+    assert policies["1h"].down_interval_s == 7200.0
+    assert policies["3h"].down_interval_s == 10800.0
 
 
 @pytest.mark.parametrize(

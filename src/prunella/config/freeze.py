@@ -14,7 +14,6 @@ from prunella.core.model import ServiceId
 from prunella.core.policy import DEFAULT_LADDER, FleetPolicy, Policy
 from prunella.spec import ProbeSpec, Spec
 
-_FASTEST = Policy()
 S = TypeVar("S", bound=Spec)
 
 
@@ -70,7 +69,7 @@ def _anchored(spec: S, folder: Path) -> S:
 
 
 def _policy(healing: schema.Healing, domain: str, interval_s: float) -> Policy:
-    guards, thresholds = healing.guards, healing.thresholds
+    cadence, guards, thresholds = healing.cadence, healing.guards, healing.thresholds
     return Policy(
         mode=healing.heal,
         domain=domain,
@@ -82,8 +81,9 @@ def _policy(healing: schema.Healing, domain: str, interval_s: float) -> Policy:
         failed_error_rate=thresholds.failed_error_rate,
         interval_s=interval_s,
         # A suspect is never looked at less often than usual, a lost one never more often.
-        suspect_interval_s=min(_FASTEST.suspect_interval_s, interval_s),
-        down_interval_s=max(_FASTEST.down_interval_s, interval_s),
+        suspect_interval_s=min(cadence.suspect, interval_s),
+        down_interval_s=max(cadence.long_down, interval_s),
+        long_down_s=cadence.long_down_after,
         grace_s=healing.grace,
         soak_s=healing.verify.soak,
         deadline_s=healing.verify.deadline,
@@ -92,9 +92,11 @@ def _policy(healing: schema.Healing, domain: str, interval_s: float) -> Policy:
         backoff_half_life_s=guards.backoff.half_life,
         budget_actions=guards.budget.actions,
         budget_window_s=guards.budget.window,
+        incident_window_s=guards.flapping.window,
         ineffective_limit=guards.chain.ineffective,
         attempts_limit=guards.chain.attempts,
         chain_window_s=guards.chain.window,
+        flapping_recoveries=guards.flapping.recoveries,
         min_healthy_ratio=guards.min_healthy,
         ladder={**DEFAULT_LADDER, **healing.ladder},
     )
@@ -104,6 +106,7 @@ def _fleet(fleet: schema.Fleet) -> FleetPolicy:
     return FleetPolicy(
         pace_unwell_ratio=fleet.pace_above,
         pace_s=fleet.pace,
+        burst=fleet.burst,
         storm_ratio=fleet.storm.share,
         storm_services=fleet.storm.services,
         storm_window_s=fleet.storm.window,

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic.config import JsonDict
 
 from prunella.core.model import ActionKind, Mode, SymptomKind
-from prunella.core.policy import WINDOW, FleetPolicy, Policy
+from prunella.core.policy import BURST, WINDOW, FleetPolicy, Policy
 from prunella.spec import Duration, Ratio, Spec
 
 SERVICE_ID = r"^[a-z0-9][a-z0-9._-]{0,62}$"
@@ -116,6 +116,21 @@ class Verify(Spec):
     )
 
 
+class Cadence(Spec):
+    suspect: Duration = Field(
+        default=_POLICY.suspect_interval_s,
+        description="Time between two checks while a fault is suspected; never more than usual.",
+    )
+    long_down: Duration = Field(
+        default=_POLICY.down_interval_s,
+        description="Time between two checks of what has been failed for long; never less than "
+        "usual.",
+    )
+    long_down_after: Duration = Field(
+        default=_POLICY.long_down_s, description="How long it must have been failed for that."
+    )
+
+
 class Budget(Spec):
     actions: int = Field(
         default=_POLICY.budget_actions, ge=0, le=1000, description="Actions allowed in one window."
@@ -155,6 +170,21 @@ class Chain(Spec):
     )
 
 
+class Flapping(Spec):
+    recoveries: int = Field(
+        default=_POLICY.flapping_recoveries,
+        ge=1,
+        le=1000,
+        description="Recoveries in one window after which a fault is called flapping: quarantine.",
+    )
+    window: Duration = Field(
+        default=_POLICY.incident_window_s,
+        le=LEDGER_S,
+        description="The window, and how soon after an action a fault belongs to the same "
+        "incident; at most 4h.",
+    )
+
+
 class Guards(Spec):
     fall: int = Field(
         default=_POLICY.fall,
@@ -179,6 +209,9 @@ class Guards(Spec):
     chain: Chain = Field(
         default=Chain(), description="When healing gives up and asks for a person."
     )
+    flapping: Flapping = Field(
+        default=Flapping(), description="When recoveries have not lasted, and are no remedy."
+    )
     min_healthy: Ratio = Field(
         default=_POLICY.min_healthy_ratio,
         description="With two replicas or more, never act below this share of healthy ones.",
@@ -197,6 +230,9 @@ class Healing(Spec):
         default=_POLICY.grace_s,
         description="After a start, failed checks are no evidence for this long, or until `rise` "
         "checks in a row have passed.",
+    )
+    cadence: Cadence = Field(
+        default=Cadence(), description="How often to look at what is not well."
     )
     guards: Guards = Field(default=Guards(), description="Limits that every action is held to.")
     ladder: dict[SymptomKind, tuple[ActionKind, ...]] = Field(
@@ -265,6 +301,12 @@ class Fleet(Spec):
     pace_above: Ratio = Field(
         default=_FLEET.pace_unwell_ratio,
         description="Share of unwell services that starts the pacing.",
+    )
+    burst: int = Field(
+        default=_FLEET.burst,
+        ge=1,
+        le=BURST,
+        description=f"Actions in that time over all services, paced or not; at most {BURST}.",
     )
     storm: Storm = Field(default=Storm(), description="When one cause fells many: no restarts.")
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from prunella.core.model import ActionKind, Mode, SymptomKind
 
 WINDOW = 100  # conclusive observations that an error rate is computed over, at most
+BURST = 16  # newest actions of the whole fleet that are remembered, at most
 
 DEFAULT_LADDER: dict[SymptomKind, tuple[ActionKind, ...]] = {
     SymptomKind.DOWN: (ActionKind.RESTART,),
@@ -54,7 +55,7 @@ class Policy:
     ineffective_limit: int = 3
     attempts_limit: int = 5
     chain_window_s: float = 14400.0
-    flapping_recoveries: int = 3
+    flapping_recoveries: int = 3  # so many within incident_window_s did not last
 
     min_healthy_ratio: float = 0.51
 
@@ -69,7 +70,7 @@ class FleetPolicy:
 
     pace_unwell_ratio: float = 0.10  # above it, actions are paced
     pace_s: float = 10.0
-    burst: int = 16  # actions within pace_s over the whole fleet, however little is unwell
+    burst: int = BURST  # actions within pace_s over the whole fleet, however little is unwell
 
     storm_ratio: float = 0.30
     storm_services: int = 3

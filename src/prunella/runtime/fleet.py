@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from prunella.core.fleet import CALM, FleetView, Storm, helped, weather, worsened
 from prunella.core.model import Health, Instant, ServiceId
-from prunella.core.policy import FleetPolicy
+from prunella.core.policy import BURST, FleetPolicy
 
 _UNWELL = (Health.DEGRADED, Health.FAILED)
 
@@ -37,7 +37,7 @@ class Fleet:
 
     def __init__(self, policy: FleetPolicy) -> None:
         self.policy = policy
-        self.started: deque[Instant] = deque(maxlen=16)
+        self.started: deque[Instant] = deque(maxlen=BURST)
         self.doubt = ""
         self.lease = ""
         self._domains: dict[str, _Domain] = {}

@@ -14,7 +14,6 @@ from prunella.errors import PermanentError, StoreInUseError
 KEPT_S = 4 * 3600.0  # guards look back so far: never forgotten, always in a view
 HOLDER_TTL_S = 10.0  # a holder on another host whose last beat is older has died
 VIEW_CHUNK = 16  # attempts that are judged old together before the search for more ends
-FLEET_COUNT = 16
 
 Began = tuple[ActionKind, Stamp, Stamp | None, Outcome | None, str, IncidentId]
 """An action as a view needs it: kind, at, ended, outcome, actor, incident."""

@@ -33,6 +33,7 @@ from prunella.core.model import (
     ServiceId,
     Stamp,
 )
+from prunella.core.policy import BURST
 from prunella.core.time import rebase
 from prunella.errors import PermanentError, StaleEpochError, StoreError
 from prunella.plugins import StorePlugin
@@ -116,7 +117,7 @@ class MemoryStore:
         self._moves: list[_Move] = []
         self._by_service: dict[ServiceId, list[_Move]] = {}
         self._running: dict[ServiceId, _Move] = {}
-        self._fleet: deque[Stamp] = deque(maxlen=rules.FLEET_COUNT)
+        self._fleet: deque[Stamp] = deque(maxlen=BURST)
         self._standing: dict[ServiceId, _Standing] = {}
         self._holds: dict[tuple[ServiceId | None, str], tuple[int, Hold]] = {}
         self._closed = False

@@ -30,6 +30,7 @@ from prunella.core.model import (
     ServiceId,
     Stamp,
 )
+from prunella.core.policy import BURST
 from prunella.core.time import rebase
 from prunella.stores import _rules as rules
 from prunella.stores._sql import rows
@@ -60,7 +61,7 @@ _FLEET = (
     select(actions.c.at_wall, actions.c.at_instant, actions.c.at_boot)
     .where(actions.c.observed == false())
     .order_by(actions.c.id.desc())
-    .limit(rules.FLEET_COUNT)
+    .limit(BURST)
 )
 _HOLDS = select(holds).order_by(holds.c.id)
 _RUNNING = select(actions).where(actions.c.outcome.is_(None))
