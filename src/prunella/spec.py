@@ -1,7 +1,8 @@
 """The base of every piece of configuration: frozen, strict, with units.
 
 A plugin's spec is a subclass in the plugin's own file; its field names, types, defaults and
-``Field(description=…)`` are the config schema, the documentation and the completion.
+``Field(description=…)`` are the config schema, the documentation and the completion. A ``Path``
+in it is relative to the config file for users, and absolute when the plugin gets it.
 """
 
 from __future__ import annotations

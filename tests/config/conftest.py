@@ -42,7 +42,10 @@ class Limits(Spec):
 
 class ProcessSpec(Spec):
     command: tuple[str, ...] = Field(min_length=1, description="Program and arguments.")
-    cwd: str | None = Field(default=None, description="Working directory.")
+    cwd: Path | None = Field(default=None, description="Working directory.")
+    files: tuple[Path, ...] = Field(default=(), description="Only here to be resolved.")
+    mounts: dict[str, Path] = Field(default={}, description="Only here to be resolved.")
+    layers: list[Limits] = Field(default=[], description="Only here to be resolved.")
     env: dict[str, str] = Field(default={}, description="Environment.")
     stop_timeout: Duration = Field(default=10.0, description="Then it is killed.")
     replicas: int = Field(default=1, ge=1, description="How many.")

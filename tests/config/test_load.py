@@ -162,17 +162,25 @@ def test_a_timeout_is_the_probes_own_or_the_files_or_the_plugins(
     assert config.services[SHOP_ID].probes[0].spec.timeout == timeout_s
 
 
-def test_every_cwd_of_a_spec_starts_at_the_file(config_of: ConfigOf) -> None:
+def test_every_path_of_a_spec_starts_at_the_file_and_nothing_else_does(
+    config_of: ConfigOf,
+) -> None:
     config = config_of(
-        "services: {shop: {platform: process, process: {command: [a], cwd: .,"
-        " limits: {cwd: ../x}}, probes: [{kind: tcp, port: 1, cwd: /abs}]}}"
+        "services: {shop: {platform: process, process: {command: [./a], cwd: .,"
+        " env: {cwd: b}, files: [c, /d], mounts: {e: f}, layers: [{cwd: g}], limits: {cwd: ../x}},"
+        " probes: [{kind: tcp, port: 1, cwd: /abs}, {kind: tcp, port: 2}]}}"
     )
     shop = config.services[SHOP_ID]
     spec: Any = shop.platform_spec
-    probe: Any = shop.probes[0].spec
-    assert spec.cwd == "/etc/prunella"
-    assert spec.limits.cwd == Path("/etc/prunella/../x")
-    assert probe.cwd == Path("/abs")
+    probes: list[Any] = [probe.spec for probe in shop.probes]
+    here = Path("/etc/prunella")
+    assert (spec.command, spec.env) == (("./a",), {"cwd": "b"})
+    assert spec.cwd == here
+    assert spec.files == (here / "c", Path("/d"))
+    assert spec.mounts == {"e": here / "f"}
+    assert [layer.cwd for layer in spec.layers] == [here / "g"]
+    assert spec.limits.cwd == here / "../x"
+    assert [probe.cwd for probe in probes] == [Path("/abs"), None]
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,28 @@ def test_a_value_of_a_wrong_shape_is_refused_in_plain_words(
         assert not [fault for fault in ours if re.search(r"Input|pydantic|_type\b", fault)]
 
 
+def test_paths_of_the_built_in_plugins_start_at_the_file() -> None:
+    text = """
+    services:
+      s:
+        platform: process
+        process: {command: [a], cwd: run}
+        probes:
+          - {kind: http, url: "https://h/", socket: s.sock, tls: {ca_file: certs/ca.pem}}
+          - {kind: exec, command: [./check.sh]}
+      c: {platform: command, command: {observe: [a], restart: [b]}}
+    """
+    config = parse(text, Path("/etc/prunella/p.yaml"))
+    here = Path("/etc/prunella")
+    service, bare = (config.services[ServiceId(name)] for name in ("s", "c"))
+    platform: Any = service.platform_spec
+    command: Any = bare.platform_spec
+    probes: list[Any] = [probe.spec for probe in service.probes]
+    http, script = probes
+    assert (platform.cwd, command.cwd, script.cwd) == (here / "run", here, here)
+    assert (http.socket, http.tls.ca_file) == (here / "s.sock", here / "certs/ca.pem")
+
+
 def test_the_example_is_accepted_and_states_the_defaults() -> None:
     config = load(EXAMPLE)
     shop, basket = (config.services[ServiceId(name)] for name in ("shop", "basket"))

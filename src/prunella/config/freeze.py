@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, cast
 
 from prunella.config import schema
 from prunella.config.check import Checked, CheckedService
@@ -13,8 +13,6 @@ from prunella.config.places import STORE_FILE, absolute_store, state_folder
 from prunella.core.model import ServiceId
 from prunella.core.policy import DEFAULT_LADDER, FleetPolicy, Policy
 from prunella.spec import ProbeSpec, Spec
-
-S = TypeVar("S", bound=Spec)
 
 
 def freeze(checked: Checked, path: Path | None) -> Config:
@@ -56,16 +54,24 @@ def _probe(kind: str, spec: ProbeSpec, defaults: schema.Defaults, folder: Path) 
     return ProbeConfig(kind, _anchored(spec, folder), interval_s)
 
 
-def _anchored(spec: S, folder: Path) -> S:
-    """The spec with every relative ``cwd`` in it made absolute; links are not followed."""
-    update: dict[str, Any] = {}
-    for name in type(spec).model_fields:
-        value = getattr(spec, name)
-        if isinstance(value, Spec):
-            update[name] = _anchored(value, folder)
-        elif name == "cwd" and isinstance(value, str | Path):
-            update[name] = type(value)(folder / value)
-    return spec.model_copy(update=update) if update else spec
+def _anchored(value: Any, folder: Path) -> Any:
+    """A spec, or what is in one, with each ``Path`` in it absolute; links are not followed."""
+    match value:
+        case Path():
+            return folder / value
+        case Spec():
+            kids = {
+                name: _anchored(getattr(value, name), folder) for name in type(value).model_fields
+            }
+            return value.model_copy(update=kids)
+        case dict():
+            items = cast("dict[object, object]", value).items()
+            return {key: _anchored(kid, folder) for key, kid in items}
+        case list() | tuple():
+            rest = cast("list[object] | tuple[object, ...]", value)
+            return type(rest)(_anchored(kid, folder) for kid in rest)
+        case _:
+            return value
 
 
 def _policy(healing: schema.Healing, domain: str, interval_s: float) -> Policy:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+from pathlib import Path
 
 from prunella.core.model import Instant
 from prunella.ports import Clock
@@ -17,7 +18,7 @@ class Names:
     """The addresses of one host and port. An IP address is its own and needs no resolver."""
 
     def __init__(
-        self, host: str, port: int, clock: Clock, *, socket_path: str | None = None
+        self, host: str, port: int, clock: Clock, *, socket_path: Path | None = None
     ) -> None:
         self._host = host
         self._port = port
@@ -27,7 +28,7 @@ class Names:
         if socket_path is None:
             self._known = _literal(host, port)
         else:
-            self._known = [Address(socket.AF_UNIX, socket_path)]
+            self._known = [Address(socket.AF_UNIX, str(socket_path))]
         if not self._known:
             self._until = Instant(clock.now())
 

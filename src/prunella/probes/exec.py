@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field, field_validator
@@ -25,7 +26,9 @@ class ExecSpec(ProbeSpec):
         default_factory=dict[str, str],
         description="Environment variables, besides those of Prunella itself.",
     )
-    cwd: str | None = Field(default=None, description="Folder to run the command in.")
+    cwd: Path = Field(
+        default=Path(), description="The folder to run in. Default: the config file's."
+    )
 
     @field_validator("command")
     @classmethod
@@ -55,7 +58,7 @@ class ExecProbe:
         spec = self._spec
         env = {**os.environ, **spec.env} if spec.env else None
         try:
-            done = await run_argv(spec.command, timeout_s=spec.timeout, cwd=spec.cwd, env=env)
+            done = await run_argv(spec.command, timeout_s=spec.timeout, cwd=str(spec.cwd), env=env)
         except TransientError as error:
             return Trouble(None, str(error))
         except PermanentError as error:

@@ -9,6 +9,7 @@ import ssl
 from dataclasses import dataclass
 from functools import lru_cache
 from http import HTTPStatus
+from pathlib import Path
 from typing import Annotated, ClassVar, cast
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
@@ -95,7 +96,7 @@ class HttpTls(Spec):
     """How an https server proves who it is."""
 
     verify: bool = Field(default=True, description="Check the server's certificate and name.")
-    ca_file: str | None = Field(
+    ca_file: Path | None = Field(
         default=None,
         description="File of certificate authorities to trust instead of the system's.",
     )
@@ -110,7 +111,7 @@ class HttpSpec(ProbeSpec):
     """Ask an HTTP server and judge its answer."""
 
     url: str = Field(description="What to ask for; http or https.")
-    socket: str | None = Field(
+    socket: Path | None = Field(
         default=None, description="Path of a unix socket to connect to instead of the URL's host."
     )
     method: str = Field(default="GET", pattern=r"^[A-Z]{1,20}$", description="Request method.")
