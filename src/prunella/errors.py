@@ -23,6 +23,10 @@ class StoreInUseError(StoreError):
     """Another daemon holds the store; the message names it."""
 
 
+class ConflictError(PermanentError):
+    """Somebody else has changed the target meanwhile: their change wins, nothing was done."""
+
+
 class StaleEpochError(PermanentError):
     """Another holder has claimed the store since: this one must not write any more."""
 

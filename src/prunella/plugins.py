@@ -1,15 +1,16 @@
 """How a plugin makes itself known: a ``PLUGIN`` in its one file, or an entry point.
 
-Built-in plugins are the modules of ``prunella.probes``, ``prunella.platforms`` and
-``prunella.stores``; third parties name theirs in the entry point groups of the same names. There
+Built-in plugins are the modules of ``prunella.probes``, ``prunella.platforms``,
+``prunella.releases`` and ``prunella.stores``; third parties name theirs in the entry point groups
+of the same names. There
 is no list to add a line to: schema, documentation and conformance tests are made from what is
 found here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -17,10 +18,10 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
-from prunella.core.model import ServiceId
+from prunella.core.model import ActionKind, ServiceId
 from prunella.errors import PermanentError
-from prunella.ports import Clock, FactListener, Platform, Probe, Store
-from prunella.spec import ProbeSpec, Spec
+from prunella.ports import Clock, FactListener, Platform, Probe, Release, Store
+from prunella.spec import ProbeSpec, ReleaseSpec, Spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +61,60 @@ class ProbePlugin:
 
 
 @dataclass(frozen=True, slots=True)
+class ReleaseContext:
+    """What a release source may know besides its spec; ``state_dir`` as for a platform."""
+
+    service: ServiceId
+    clock: Clock
+    state_dir: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A service that runs now, as a piece of configuration that a person may begin with.
+
+    Attributes:
+        id: proposed; made unique and valid by whoever writes it down.
+        section: the platform's section.
+        probes: what is likely to measure it, as in a config file.
+        scale: the service's ``scale`` section; empty: none.
+        note: what the person should know; becomes a comment.
+    """
+
+    id: str
+    section: Mapping[str, Any]
+    probes: Sequence[Mapping[str, Any]] = ()
+    scale: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class PlatformPlugin:
-    """A kind of platform: ``spec`` is its config, ``build`` makes one for one service."""
+    """A kind of platform: ``spec`` is its config, ``build`` makes one for one service.
+
+    Attributes:
+        can: the kinds of action that it can do to some service at least, for people.
+        reach: why it cannot be reached on this machine with its default settings; empty if it
+            can. None: there is nothing to reach.
+        survey: what runs on it now that could be looked after. Raises ``TransientError`` or
+            ``PermanentError`` when it cannot tell. None: it cannot know.
+    """
 
     kind: str
     spec: type[Spec]
     build: Callable[[Any, PlatformContext], Platform]
+    can: tuple[ActionKind, ...] = (ActionKind.RESTART,)
+    reach: Callable[[], Awaitable[str]] | None = None
+    survey: Callable[[], Awaitable[Sequence[Draft]]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasePlugin:
+    """A kind of release source: ``spec`` is its config, ``build`` makes one for one service."""
+
+    kind: str
+    spec: type[ReleaseSpec]
+    build: Callable[[Any, ReleaseContext], Release]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +127,7 @@ class StorePlugin:
     open: Callable[[str, bool], Store]
 
 
-Plugin = ProbePlugin | PlatformPlugin | StorePlugin
+Plugin = ProbePlugin | PlatformPlugin | ReleasePlugin | StorePlugin
 
 
 def _found(package: str) -> Mapping[str, Any]:
@@ -106,6 +155,12 @@ def probes() -> Mapping[str, ProbePlugin]:
 def platforms() -> Mapping[str, PlatformPlugin]:
     """All platform plugins by kind."""
     return _found("prunella.platforms")
+
+
+@cache
+def releases() -> Mapping[str, ReleasePlugin]:
+    """All plugins for sources of releases by kind."""
+    return _found("prunella.releases")
 
 
 @cache

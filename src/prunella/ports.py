@@ -6,7 +6,8 @@ Implementations are plugins, one file each (``plugins.py``). Methods raise ``Tra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -17,6 +18,7 @@ from prunella.core.ledger import (
     Holder,
     Intent,
     LedgerView,
+    Mark,
     Page,
     ServiceRow,
     Step,
@@ -26,11 +28,13 @@ from prunella.core.model import (
     Action,
     ActionId,
     ActionKind,
+    Debt,
     Epoch,
     Fact,
     Hold,
     Instant,
     Observation,
+    Scope,
     ServiceId,
     Stamp,
     Status,
@@ -70,13 +74,18 @@ class Platform(Protocol):
     ``observe`` raises ``TransientError`` when it cannot tell: an error is not an empty set.
     ``execute`` carries out one action and returns when the effect is there or has been refused;
     that the command worked is not success, verification is. An action whose target is already
-    reached returns at once. What it may do is in ``capabilities``.
+    reached returns at once, so that asking twice does nothing the second time. Where neither the
+    target nor what the action starts from is found (another identity, number or version), it
+    raises ``ConflictError`` or, for a run that is another one already, returns: somebody else
+    has acted, and their change wins. One that fails leaves no partial effect behind.
+
+    What it can do to this very service, and in which pieces, is in ``capabilities``.
     """
 
     kind: ClassVar[str]
 
     @property
-    def capabilities(self) -> frozenset[ActionKind]: ...
+    def capabilities(self) -> Mapping[ActionKind, Scope]: ...
     async def observe(self) -> Status: ...
     async def execute(self, action: Action, /, *, epoch: Epoch) -> None: ...
     async def close(self) -> None:
@@ -97,6 +106,59 @@ class SupportsLifecycle(Protocol):
     async def ensure(self) -> Sequence[str]: ...
     async def shutdown(self) -> None: ...
     async def stop(self) -> None: ...
+
+
+@runtime_checkable
+class SupportsCompletion(Protocol):
+    """A platform that keeps a way back until an action has been verified.
+
+    ``complete`` is called after success, perhaps more than once: what was kept may go.
+    """
+
+    async def complete(self, action: Action, /, *, epoch: Epoch) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Something that a person should know about a service's configuration.
+
+    ``fault``: it cannot work like this; else it works, and may not do what was meant.
+    """
+
+    message: str
+    fault: bool = False
+
+
+@runtime_checkable
+class SupportsExamination(Protocol):
+    """A platform or a release source that can be asked whether it can do its work.
+
+    ``examine`` looks and changes nothing: no socket, no permission, an unknown container, an
+    owner that restarts it already. What it finds is an answer; it does not raise for it.
+    """
+
+    async def examine(self) -> Sequence[Remark]: ...
+
+
+class Release(Protocol):
+    """What a service can be rolled back to, where its platform does not know.
+
+    ``observe`` answers the version that is deployed now and raises ``TransientError`` when it
+    cannot tell. ``switch`` deploys another one and returns when it is in place; where neither
+    that one nor `before` is deployed it raises ``ConflictError``. One that fails leaves what is
+    deployed as it was. Running instances are not touched.
+
+    Attributes:
+        restarts: whether instances must be restarted to run what was deployed; else something
+            outside carries it out by itself.
+    """
+
+    kind: ClassVar[str]
+    restarts: ClassVar[bool]
+
+    async def observe(self) -> str: ...
+    async def switch(self, revision: str, /, *, before: str, reason: str, epoch: Epoch) -> None: ...
+    async def close(self) -> None: ...
 
 
 class Store(Protocol):
@@ -140,11 +202,30 @@ class Store(Protocol):
         """Judge and write an intent in one transaction: its id, or the vetoes and no trace.
 
         At most one action runs per service: an index refuses a second one (guard ``lease``)
-        whatever `admit` says. Unless ``intent.observed``, the service's phase becomes ACTING.
+        whatever `admit` says. Unless ``intent.ended``, the service's phase becomes ACTING, and
+        a grant of the intent becomes the service's debt of that kind.
         """
         ...
 
     async def advance(self, step: Step, /, *, epoch: Epoch) -> None: ...
+
+    async def mark(self, mark: Mark, /, *, epoch: Epoch) -> None:
+        """Remember a deployment, or that the newest one of that version has soaked.
+
+        A mark of the version that is the newest deployment already changes nothing, and so does
+        a soak of a version that is not deployed.
+        """
+        ...
+
+    async def settle(
+        self, service: ServiceId, kind: ActionKind, now: Stamp, /, *, epoch: Epoch, reason: str
+    ) -> None:
+        """Strike out a debt: what was granted has been taken back. None there: nothing to do."""
+        ...
+
+    async def debts(self, now: Stamp, /) -> Mapping[ServiceId, Sequence[Debt]]:
+        """All that is still to be taken back, by service."""
+        ...
 
     async def note(self, entries: Sequence[Entry], /, *, epoch: Epoch) -> None: ...
 

@@ -91,6 +91,20 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class ReleaseSpec(Spec):
+    """What every source of releases has, whatever its kind."""
+
+    soak: Duration = Field(
+        default=600.0,
+        description="A version that has run healthy for so long is good enough to roll back to.",
+    )
+    irreversible: tuple[str, ...] = Field(
+        default=(),
+        description="Versions that must not be rolled back from, since they have changed what an "
+        "older one cannot read. Patterns with * are allowed.",
+    )
+
+
 class ProbeSpec(Spec):
     """What every probe has, whatever its kind."""
 

@@ -8,8 +8,8 @@ import pytest
 from pydantic import Field, field_validator, model_validator
 
 from prunella.config import Config, ConfigFaults, Registry, parse
-from prunella.plugins import PlatformPlugin, ProbePlugin, StorePlugin
-from prunella.spec import Duration, ProbeSpec, Size, Spec
+from prunella.plugins import PlatformPlugin, ProbePlugin, ReleasePlugin, StorePlugin
+from prunella.spec import Duration, ProbeSpec, ReleaseSpec, Size, Spec
 
 
 class Expect(Spec):
@@ -62,6 +62,11 @@ class CommandSpec(Spec):
     restart: tuple[str, ...] = Field(default=("true",), description="Program and arguments.")
 
 
+class FolderSpec(ReleaseSpec):
+    cwd: Path = Field(description="Only here to be resolved.")
+    keep: int = Field(default=3, ge=1, description="How many.")
+
+
 def _unused(*_args: object) -> Any:
     raise AssertionError("a configuration builds nothing")
 
@@ -78,6 +83,7 @@ def registry() -> Registry:
             "command": PlatformPlugin("command", CommandSpec, _unused),
         },
         stores={"sqlite": StorePlugin("sqlite", _unused)},
+        releases={"folder": ReleasePlugin("folder", FolderSpec, _unused)},
     )
 
 

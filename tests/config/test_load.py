@@ -18,12 +18,14 @@ from prunella.config import (
     state_folder,
 )
 from prunella.core.model import ActionKind, Mode, ServiceId, SymptomKind
-from prunella.core.policy import DEFAULT_LADDER, FleetPolicy, Policy
+from prunella.core.policy import FleetPolicy, Policy
 
 ConfigOf = Callable[[str], Config]
 
 SHOP = "services: {shop: {platform: command, %s}}\n"
 SHOP_ID = ServiceId("shop")
+
+OF_A_SERVICE_ALONE = {"scale_min", "scale_max", "debt_ttl_s", "release_soak_s", "irreversible"}
 
 NUMBERS: list[tuple[str, str, object]] = [
     ("heal: observe", "mode", Mode.OBSERVE),
@@ -35,6 +37,7 @@ NUMBERS: list[tuple[str, str, object]] = [
     ("thresholds: {failed_error_rate: 0.5}", "failed_error_rate", 0.5),
     ("verify: {soak: 5s}", "soak_s", 5.0),
     ("verify: {deadline: 1h}", "deadline_s", 3600.0),
+    ("verify: {rollback_soak: 30s}", "rollback_soak_s", 30.0),
     ("guards: {fall: 1}", "fall", 1),
     ("guards: {rise: 5}", "rise", 5),
     ("guards: {min_samples: 50}", "min_samples", 50),
@@ -56,7 +59,6 @@ NUMBERS: list[tuple[str, str, object]] = [
         "ladder: {down: [restart, rollback], slow: []}",
         "ladder",
         {
-            **DEFAULT_LADDER,
             SymptomKind.DOWN: (ActionKind.RESTART, ActionKind.ROLLBACK),
             SymptomKind.SLOW: (),
         },
@@ -89,7 +91,7 @@ def test_a_key_sets_its_number_for_a_service_and_as_a_default_and_no_other(
 
 
 def test_there_is_a_key_for_every_number_of_a_policy() -> None:
-    settable = {field for _, field, _ in NUMBERS}
+    settable = {field for _, field, _ in NUMBERS} | OF_A_SERVICE_ALONE
     assert settable == {field.name for field in dataclasses.fields(Policy)} - {"interval_s"}
 
 
@@ -102,7 +104,30 @@ def test_a_service_overrides_single_values_of_the_defaults(config_of: ConfigOf) 
     assert (policy.fall, policy.budget_actions, policy.budget_window_s) == (3, 9, 3600.0)
     assert policy.ladder[SymptomKind.SLOW] == (ActionKind.SCALE_UP,)
     assert policy.ladder[SymptomKind.HUNG] == ()
-    assert policy.ladder[SymptomKind.DOWN] == (ActionKind.RESTART,)
+    assert SymptomKind.DOWN not in policy.ladder
+
+
+def test_what_is_to_be_scaled_says_between_which_numbers(config_of: ConfigOf) -> None:
+    policy = config_of(SHOP % "scale: {min: 2, max: 4, ttl: 1m}").services[SHOP_ID].policy
+    assert (policy.scale_min, policy.scale_max, policy.debt_ttl_s) == (2, 4, 60.0)
+    least = config_of(SHOP % "scale: {max: 4}").services[SHOP_ID].policy
+    assert least == dataclasses.replace(Policy(), scale_max=4)
+
+
+@pytest.mark.parametrize("kind", ["", "kind: folder, cwd: ., "])
+def test_a_release_has_its_soak_and_what_is_irreversible_whatever_its_kind(
+    kind: str, config_of: ConfigOf
+) -> None:
+    shop = config_of(SHOP % f"release: {{{kind}soak: 1h, irreversible: [v2*]}}").services[SHOP_ID]
+    assert (shop.policy.release_soak_s, shop.policy.irreversible) == (3600.0, ("v2*",))
+    assert (shop.release_spec.soak, shop.release_spec.irreversible) == (3600.0, ("v2*",))
+
+
+def test_a_release_has_the_spec_of_its_kind_with_paths_from_the_file(config_of: ConfigOf) -> None:
+    shop = config_of(SHOP % "release: {kind: folder, cwd: ./r}").services[SHOP_ID]
+    spec: Any = shop.release_spec
+    assert (shop.release_kind, spec.cwd, spec.keep) == ("folder", Path("/etc/prunella/r"), 3)
+    assert config_of(SHOP % "name: x").services[SHOP_ID].release_kind is None
 
 
 def test_every_number_of_the_fleet_can_be_set(config_of: ConfigOf) -> None:

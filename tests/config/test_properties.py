@@ -31,6 +31,8 @@ services:
       - {kind: tcp, port: 80, timeout: 1s}
     guards: {fall: 3, budget: {actions: 3}}
     ladder: {down: [restart]}
+    scale: {min: 1, max: 3}
+    release: {kind: folder, cwd: ., soak: 5m}
   other: {platform: command, heal: off}
 """
 PIECES = [*" :-[]{},?|>#%@&*!'\"\n\t~0123", "&a ", "*a", "<<: ", "? ", "- ", "\n  ", "!!str "]

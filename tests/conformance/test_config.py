@@ -1,4 +1,4 @@
-"""What every installed probe and platform gives to its users' configuration."""
+"""What every installed probe, platform and source of releases gives to its users' configuration."""
 
 import dataclasses
 import re
@@ -19,6 +19,7 @@ SECTIONS: list[tuple[str, str, type[Spec]]] = [
     ("probe", kind, plugin.spec) for kind, plugin in plugins.probes().items()
 ]
 SECTIONS += [("platform", kind, plugin.spec) for kind, plugin in plugins.platforms().items()]
+SECTIONS += [("release", kind, plugin.spec) for kind, plugin in plugins.releases().items()]
 
 
 def _faults(text: str) -> list[str]:
@@ -32,6 +33,10 @@ def _faults(text: str) -> list[str]:
 def _file(role: str, kind: str, key: str) -> str:
     if role == "platform":
         return f"services:\n  s:\n    platform: {kind}\n    {kind}:\n      {key}: 1\n"
+    if role == "release":
+        return (
+            f"services:\n  s:\n    platform: x\n    release:\n      kind: {kind}\n      {key}: 1\n"
+        )
     return f"services:\n  s:\n    platform: x\n    probes:\n    - kind: {kind}\n      {key}: 1\n"
 
 

@@ -4,165 +4,54 @@ A target is found by the platform's kind: a platform without one is a failure, n
 """
 
 import asyncio
-import os
-import signal
-import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from tests.conformance.targets import SERVICE, Bench, target_of
 
 from prunella.core.model import (
     Action,
     ActionKind,
     Epoch,
-    Fact,
     FactKind,
     Instance,
     InstanceId,
     InstanceState,
-    ServiceId,
+    Scope,
+    Status,
 )
-from prunella.errors import PermanentError, PrunellaError
-from prunella.plugins import PlatformContext, platforms
-from prunella.ports import Platform, SupportsLifecycle
-from prunella.runtime.clock import SystemClock
-from prunella.testing.clock import SimClock
-from prunella.testing.platform import FakePlatform
+from prunella.errors import ConflictError, PermanentError, PrunellaError
+from prunella.plugins import platforms
+from prunella.ports import SupportsCompletion
 
-SERVICE = ServiceId("web")
-LOOP = [sys.executable, "-c", "import signal\nwhile True: signal.pause()"]
-
-# Stands for any supervisor that is driven by commands: one child behind a pid file.
-PIDFILE_SCRIPT = """
-import os, subprocess, sys
-verb, path = sys.argv[1:]
-def living():
-    try:
-        pid = open(path).read()
-        return pid if open(f"/proc/{pid}/stat").read().rsplit(")")[-1].split()[0] != "Z" else ""
-    except OSError:
-        return ""
-if verb == "observe":
-    print(living())
-    sys.exit(0 if living() else 3)
-if living():
-    os.kill(int(living()), 9)
-    while living():
-        pass
-child = subprocess.Popen(
-    [sys.executable, "-c", "import signal\\nwhile True: signal.pause()"],
-    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    start_new_session=True,
-)
-open(path + ".new", "w").write(str(child.pid))
-os.rename(path + ".new", path)
-with open(path + ".starts", "a") as starts:
-    starts.write("x")
-"""
-
-
-@dataclass
-class Bench:
-    """One platform with a running target, and what only its test may do to that target."""
-
-    platform: Platform
-    kill: Callable[[Instance], None]
-    lives: Callable[[Instance], bool]
-    blind: Callable[[], Platform]  # the same platform in front of a target that cannot be read
-    tells_facts: bool
-    facts: list[Fact] = field(default_factory=list[Fact])
-
-
-def kill_pid_of_identity(instance: Instance) -> None:
-    os.kill(int(instance.identity.split("@")[0]), signal.SIGKILL)
-
-
-def pid_of_identity_lives(instance: Instance) -> bool:
-    stat = Path(f"/proc/{instance.identity.split('@')[0]}/stat").read_text()
-    return stat.rsplit(")", 1)[1].split()[0] not in "ZX"
-
-
-def context(folder: Path, facts: list[Fact]) -> PlatformContext:
-    return PlatformContext(SERVICE, SystemClock(), folder, facts.append)
-
-
-async def process_bench(folder: Path, stack: AsyncExitStack) -> Bench:
-    plugin, facts = platforms()["process"], list[Fact]()
-    platform = plugin.build(plugin.spec.model_validate({"command": LOOP}), context(folder, facts))
-    assert isinstance(platform, SupportsLifecycle)
-    stack.push_async_callback(platform.close)
-    stack.push_async_callback(platform.stop)
-    await platform.ensure()
-
-    def blind() -> Platform:
-        never_looked = plugin.spec.model_validate({"command": LOOP})
-        return plugin.build(never_looked, context(folder / "other", facts))
-
-    return Bench(
-        platform, kill_pid_of_identity, pid_of_identity_lives, blind, tells_facts=True, facts=facts
-    )
-
-
-async def command_bench(folder: Path, stack: AsyncExitStack) -> Bench:
-    plugin, facts = platforms()["command"], list[Fact]()
-    script, pid_file = folder / "script.py", folder / "pid"
-    script.write_text(PIDFILE_SCRIPT)
-    run = [sys.executable, str(script)]
-    body = {
-        "observe": [*run, "observe", str(pid_file)],
-        "restart": [*run, "restart", str(pid_file)],
-    }
-    platform = plugin.build(plugin.spec.model_validate(body), context(folder, facts))
-    await platform.execute(Action(ActionKind.RESTART, SERVICE), epoch=Epoch(1))
-    stack.callback(lambda: end_quietly(int(pid_file.read_text())))
-
-    def blind() -> Platform:
-        absent = plugin.spec.model_validate(body | {"observe": [str(folder / "absent")]})
-        return plugin.build(absent, context(folder, facts))
-
-    return Bench(
-        platform, kill_pid_of_identity, pid_of_identity_lives, blind, tells_facts=False, facts=facts
-    )
-
-
-async def fake_bench(folder: Path, stack: AsyncExitStack) -> Bench:
-    facts = list[Fact]()
-    platform = FakePlatform(SERVICE, SimClock(), on_fact=facts.append)
-    await platform.ensure()
-
-    def blind() -> Platform:
-        broken = FakePlatform(SERVICE, SimClock())
-        broken.break_observe()
-        return broken
-
-    def kill(instance: Instance) -> None:
-        platform.crash(instance.id)
-
-    def lives(instance: Instance) -> bool:
-        return platform.run_of(instance.id) == instance
-
-    return Bench(platform, kill, lives, blind, tells_facts=True, facts=facts)
-
-
-BENCHES = {"process": process_bench, "command": command_bench, "fake": fake_bench}
 KINDS = sorted({*platforms(), "fake"})
 
 
-def end_quietly(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+def able(kind: ActionKind) -> list[str]:
+    """The platforms that can do it to some service at least: their targets are such ones."""
+    return [name for name in KINDS if name == "fake" or kind in platforms()[name].can]
+
+
+@pytest.fixture(params=able(ActionKind.SCALE_UP))
+async def scalable(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
+    async with AsyncExitStack() as stack:
+        yield await target_of(request.param)(tmp_path, stack, request)
+
+
+@pytest.fixture(params=able(ActionKind.ROLLBACK))
+async def versioned(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
+    async with AsyncExitStack() as stack:
+        yield await target_of(request.param)(tmp_path, stack, request)
 
 
 @pytest.fixture(params=KINDS)
 async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
     async with AsyncExitStack() as stack:
-        yield await BENCHES[request.param](tmp_path, stack)
+        yield await target_of(request.param)(tmp_path, stack, request)
 
 
 async def look(bench: Bench) -> Instance:
@@ -171,7 +60,7 @@ async def look(bench: Bench) -> Instance:
 
 
 async def look_until(bench: Bench, state: InstanceState) -> Instance:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(10):
         while (  # noqa: ASYNC110 - a platform may tell of an end by being asked only
             instance := await look(bench)
         ).state is not state:
@@ -181,6 +70,36 @@ async def look_until(bench: Bench, state: InstanceState) -> Instance:
 
 def restart_of(instance: Instance) -> Action:
     return Action(ActionKind.RESTART, SERVICE, instance.id, instance.identity)
+
+
+async def settled(bench: Bench, count: int) -> Status:
+    """What is there once `count` instances run and no others are left."""
+    async with asyncio.timeout(30):
+        while True:
+            status = await bench.platform.observe()
+            states = [instance.state for instance in status.instances]
+            if states == [InstanceState.RUNNING] * count and status.desired == count:
+                return status
+            await asyncio.sleep(0.02)
+
+
+def scaled(kind: ActionKind, before: int, replicas: int) -> Action:
+    return Action(kind, SERVICE, replicas=replicas, before=str(before))
+
+
+async def other_version(bench: Bench) -> tuple[str, Action]:
+    """Have another version deployed; the version before, and the rollback to it."""
+    old = (await settled(bench, 1)).revision
+    assert bench.deploy is not None, "what can be rolled back can be deployed"
+    await bench.deploy()
+    status = await settled(bench, 1)
+    assert old is not None
+    assert status.revision not in (None, old)
+    back = Action(ActionKind.ROLLBACK, SERVICE, revision=old, before=status.revision or "")
+    if bench.platform.capabilities[ActionKind.ROLLBACK] is Scope.INSTANCE:
+        (instance,) = status.instances
+        back = replace(back, instance=instance.id, identity=instance.identity)
+    return old, back
 
 
 async def test_a_started_service_is_running_under_an_identity(bench: Bench) -> None:
@@ -196,16 +115,16 @@ async def test_observing_twice_tells_the_same_of_an_untouched_service(bench: Ben
 
 async def test_a_target_that_is_killed_is_seen_as_exited(bench: Bench) -> None:
     before = await look(bench)
-    bench.kill(before)
+    await bench.kill(before)
     after = await look_until(bench, InstanceState.EXITED)
     assert (after.id, after.identity) == (before.id, before.identity)
 
 
 async def test_an_end_that_nobody_asked_for_is_told_once_as_a_fact(bench: Bench) -> None:
-    bench.kill(await look(bench))
+    await bench.kill(await look(bench))
     after = await look_until(bench, InstanceState.EXITED)
-    told = [(fact.kind, fact.instance) for fact in bench.facts]
-    assert told == ([(FactKind.EXITED, after.id)] if bench.tells_facts else [])
+    told = [fact.instance for fact in bench.facts if fact.kind is FactKind.EXITED]
+    assert told == ([after.id] if bench.tells_facts else [])
 
 
 async def test_a_restart_is_another_run_and_no_fault(bench: Bench) -> None:
@@ -214,11 +133,11 @@ async def test_a_restart_is_another_run_and_no_fault(bench: Bench) -> None:
     after = await look(bench)
     assert after.state is InstanceState.RUNNING
     assert after.identity != before.identity
-    assert bench.facts == []
+    assert [fact for fact in bench.facts if fact.kind is FactKind.EXITED] == []
 
 
 async def test_a_restart_brings_a_dead_service_back(bench: Bench) -> None:
-    bench.kill(await look(bench))
+    await bench.kill(await look(bench))
     dead = await look_until(bench, InstanceState.EXITED)
     await bench.platform.execute(restart_of(dead), epoch=Epoch(1))
     alive = await look(bench)
@@ -247,6 +166,95 @@ async def test_a_restart_of_the_whole_service_reaches_its_instance(bench: Bench)
     before = await look(bench)
     await bench.platform.execute(replace(restart_of(before), instance=None), epoch=Epoch(1))
     assert (await look(bench)).identity != before.identity
+
+
+async def test_scaling_up_adds_instances_and_leaves_the_present_ones_alone(scalable: Bench) -> None:
+    before = await look(scalable)
+    await scalable.platform.execute(scaled(ActionKind.SCALE_UP, 1, 2), epoch=Epoch(1))
+    status = await settled(scalable, 2)
+    assert before.identity in [instance.identity for instance in status.instances]
+    assert len({instance.id for instance in status.instances}) == 2
+    assert scalable.count is not None
+    assert await scalable.count() == 2
+
+
+async def test_scaling_to_a_number_that_is_there_does_nothing(scalable: Bench) -> None:
+    action = scaled(ActionKind.SCALE_UP, 1, 2)
+    await scalable.platform.execute(action, epoch=Epoch(1))
+    once = await settled(scalable, 2)
+    await scalable.platform.execute(action, epoch=Epoch(1))
+    twice = await settled(scalable, 2)
+    assert [i.identity for i in twice.instances] == [i.identity for i in once.instances]
+    assert scalable.count is not None
+    assert await scalable.count() == 2
+
+
+async def test_what_was_added_can_be_taken_away_again(scalable: Bench) -> None:
+    first = await look(scalable)
+    await scalable.platform.execute(scaled(ActionKind.SCALE_UP, 1, 3), epoch=Epoch(1))
+    await settled(scalable, 3)
+    await scalable.platform.execute(scaled(ActionKind.SCALE_DOWN, 3, 2), epoch=Epoch(1))
+    await settled(scalable, 2)
+    await scalable.platform.execute(scaled(ActionKind.SCALE_DOWN, 2, 1), epoch=Epoch(1))
+    (left,) = (await settled(scalable, 1)).instances
+    assert left.identity == first.identity
+    assert scalable.count is not None
+    assert await scalable.count() == 1
+    assert [fact for fact in scalable.facts if fact.kind is FactKind.EXITED] == []
+
+
+async def test_a_number_that_somebody_else_has_set_wins(scalable: Bench) -> None:
+    assert scalable.rescale is not None
+    await scalable.rescale(3)
+    await settled(scalable, 3)
+    with pytest.raises(ConflictError):
+        await scalable.platform.execute(scaled(ActionKind.SCALE_UP, 1, 2), epoch=Epoch(1))
+    await settled(scalable, 3)
+
+
+async def test_a_rollback_brings_the_version_back_that_is_asked_for(versioned: Bench) -> None:
+    old, back = await other_version(versioned)
+    await versioned.platform.execute(back, epoch=Epoch(1))
+    status = await settled(versioned, 1)
+    assert status.revision == old
+    assert status.instances[0].identity != back.identity
+    assert [fact for fact in versioned.facts if fact.kind is FactKind.EXITED] == []
+
+
+async def test_the_same_rollback_twice_makes_one_new_run_only(versioned: Bench) -> None:
+    old, back = await other_version(versioned)
+    await versioned.platform.execute(back, epoch=Epoch(1))
+    once = await settled(versioned, 1)
+    await versioned.platform.execute(back, epoch=Epoch(1))
+    twice = await settled(versioned, 1)
+    assert (twice.revision, twice.instances[0].identity) == (old, once.instances[0].identity)
+
+
+async def test_a_verified_rollback_is_completed_as_often_as_one_likes(versioned: Bench) -> None:
+    _, back = await other_version(versioned)
+    await versioned.platform.execute(back, epoch=Epoch(1))
+    before = await settled(versioned, 1)
+    if isinstance(versioned.platform, SupportsCompletion):
+        await versioned.platform.complete(back, epoch=Epoch(1))
+        await versioned.platform.complete(back, epoch=Epoch(1))
+    after = await settled(versioned, 1)
+    assert (after.revision, after.instances[0].identity) == (
+        before.revision,
+        before.instances[0].identity,
+    )
+
+
+async def test_a_version_that_somebody_else_has_deployed_wins(versioned: Bench) -> None:
+    _, back = await other_version(versioned)
+    theirs = await settled(versioned, 1)
+    stale = replace(back, before="some-version-before")
+    with pytest.raises(ConflictError):
+        await versioned.platform.execute(stale, epoch=Epoch(1))
+    after = await settled(versioned, 1)
+    assert (after.revision, after.instances[0].identity) == (
+        theirs.revision,
+        theirs.instances[0].identity,
+    )
 
 
 async def test_what_a_platform_did_not_declare_is_refused_and_changes_nothing(
@@ -279,7 +287,7 @@ async def test_a_target_that_cannot_be_read_is_an_error_and_not_an_answer(bench:
 async def test_letting_go_does_not_touch_the_service(bench: Bench) -> None:
     before = await look(bench)
     await bench.platform.close()
-    assert bench.lives(before)
+    assert await bench.lives(before)
 
 
 @pytest.mark.parametrize("kind", sorted(platforms()))

@@ -22,9 +22,11 @@ from prunella.core.ledger import (
     Entry,
     EntryKind,
     Finish,
+    Grant,
     Holder,
     Intent,
     LedgerView,
+    Mark,
     Step,
     Veto,
 )
@@ -33,15 +35,18 @@ from prunella.core.model import (
     Action,
     ActionId,
     ActionKind,
+    Debt,
     Epoch,
     Hold,
     IncidentId,
     InstanceId,
     Instant,
     Outcome,
+    Run,
     ServiceId,
     Stamp,
     SymptomKind,
+    Version,
 )
 from prunella.errors import PermanentError, StaleEpochError, StoreInUseError
 from prunella.plugins import stores
@@ -121,6 +126,29 @@ class Bench:
         hold = replace(Hold(service, owner, "deploy", self.now()), **changes)
         await self.store.place_hold(hold, epoch=self.epoch)
         return hold
+
+    async def deploy(self, revision: str, service: ServiceId = WEB, actor: str = "") -> None:
+        mark = Mark(service, revision, self.now(), actor=actor)
+        await self.store.mark(mark, epoch=self.epoch)
+
+    async def soak(self, revision: str, evidence: str = "", service: ServiceId = WEB) -> None:
+        mark = Mark(service, revision, self.now(), soaked=True, evidence=evidence)
+        await self.store.mark(mark, epoch=self.epoch)
+
+    async def versions(self, service: ServiceId = WEB) -> tuple[Version, ...]:
+        return (await self.again().view(service, self.now())).versions
+
+    async def scale_up(
+        self, before: int, granted: int, due_s: float, service: ServiceId = WEB, **changes: Any
+    ) -> ActionId:
+        grant = Grant(before, granted, self.at(due_s), **changes)
+        action = Action(ActionKind.SCALE_UP, service, replicas=granted, before=str(before))
+        return await self.act(service, action=action, grant=grant)
+
+    async def settle(self, service: ServiceId = WEB) -> None:
+        await self.store.settle(
+            service, ActionKind.SCALE_UP, self.now(), epoch=self.epoch, reason="calm"
+        )
 
     async def flushed(self) -> None:
         """Any later write carries the notes before it."""
@@ -297,21 +325,25 @@ async def test_an_unknown_action_is_said_to_be_unknown(bench: Bench) -> None:
         await bench.store.action(ActionId(77))
 
 
-async def test_an_observed_intent_has_ended_at_once_and_moves_nothing(bench: Bench) -> None:
+@pytest.mark.parametrize("outcome", [Outcome.OBSERVED, Outcome.FOREIGN])
+async def test_what_prunella_does_not_carry_out_has_ended_at_once_and_moves_nothing(
+    bench: Bench, outcome: Outcome
+) -> None:
     running = await bench.begin()
-    observed = await bench.begin(observed=True)
-    assert await bench.store.action(observed) == Finish(observed, Outcome.OBSERVED)
+    ended = await bench.begin(ended=outcome, grant=Grant(2, 4, bench.at(600)))
+    assert await bench.store.action(ended) == Finish(ended, outcome)
     record = (await bench.store.history(1)).items[0]
-    assert (record.id, record.success, record.outcome) == (observed, False, Outcome.OBSERVED)
+    assert (record.id, record.success, record.outcome) == (ended, False, outcome)
     (row,) = await bench.store.load()
     assert (row.running, row.action_count, row.restart_count) == (running, 1, 1)
     view = await bench.store.view(WEB, bench.now())
     assert len(view.fleet_started) == 1
-    assert [attempt.outcome for attempt in view.attempts] == [Outcome.OBSERVED, None]
+    assert [attempt.outcome for attempt in view.attempts] == [outcome, None]
+    assert view.debts == ()
 
 
 async def test_a_service_that_was_only_observed_has_never_left_watching(bench: Bench) -> None:
-    await bench.begin(observed=True)
+    await bench.begin(ended=Outcome.OBSERVED)
     assert list(await bench.store.load()) == []
 
 
@@ -319,18 +351,32 @@ async def test_a_service_that_was_only_observed_has_never_left_watching(bench: B
 
 
 async def test_a_begun_action_is_loaded_again_with_all_that_was_intended(bench: Bench) -> None:
+    runs = (Run(InstanceId("web-0"), "pid 7 @ 12"), Run(InstanceId("web \N{SNOWMAN}"), ""))
     intent = bench.intent(
-        action=Action(ActionKind.SCALE_UP, WEB, InstanceId("web-0"), "pid 7 @ 12", 6, "abc"),
+        action=Action(
+            ActionKind.SCALE_UP, WEB, InstanceId("web-0"), "pid 7 @ 12", 6, "abc", "4", runs
+        ),
         failing_since=bench.at(-12.5),
         evidence="exit 137\n\N{SNOWMAN}\x00 'quoted'",
         event=Event.FORCED,
         symptom=None,
+        grant=Grant(3, 6, bench.at(600.1), 2),
     )
     action = await bench.store.begin(intent, everything, bench.now(), epoch=bench.epoch)
     (row,) = await bench.again().load()
     assert (row.service, row.phase, row.phase_since) == (WEB, Phase.ACTING, intent.at)
     assert (row.running, row.intent) == (action, intent)
     assert (row.restart_count, row.action_count, row.last_restart) == (0, 1, None)
+
+
+async def test_an_intent_comes_back_as_it_was_whatever_was_owed_before(bench: Bench) -> None:
+    await bench.scale_up(2, 4, 600)
+    intent = bench.intent(
+        action=Action(ActionKind.SCALE_UP, WEB, replicas=6), grant=Grant(4, 6, bench.at(60))
+    )
+    await bench.store.begin(intent, everything, bench.now(), epoch=bench.epoch)
+    (row,) = await bench.again().load()
+    assert row.intent == intent
 
 
 async def test_a_step_moves_the_service_and_says_so(bench: Bench) -> None:
@@ -431,6 +477,178 @@ async def test_after_a_reboot_ages_are_taken_from_the_wall_clock(bench: Bench) -
     rebooted.wall_offset_s = 1290
     (attempt,) = (await bench.store.view(WEB, rebooted.stamp())).attempts
     assert attempt.at == -290.0
+
+
+# Versions
+
+
+async def test_a_deployment_is_remembered_with_who_made_it_and_since_when(bench: Bench) -> None:
+    bench.clock.advance(5)
+    await bench.deploy("abc", actor="ann")
+    bench.clock.advance(600)
+    assert await bench.versions() == (Version("abc", Instant(5.0), "ann"),)
+    assert await bench.versions(DB) == ()
+    (line,) = await bench.store.entries(9)
+    assert (line.kind, line.service, line.actor) == (EntryKind.VERSION, WEB, "ann")
+    assert (line.body["event"], line.body["revision"]) == ("deployed", "abc")
+
+
+async def test_a_version_has_soaked_with_its_evidence(bench: Bench) -> None:
+    await bench.deploy("abc", actor="ann")
+    bench.clock.advance(600)
+    await bench.soak("abc", "120 passes")
+    version = Version("abc", Instant(0.0), "ann", Instant(600.0), "120 passes")
+    assert await bench.versions() == (version,)
+    line = (await bench.store.entries(1))[0]
+    assert (line.kind, line.actor) == (EntryKind.VERSION, "prunella")
+    assert (line.body["event"], line.body["evidence"]) == ("soaked", "120 passes")
+
+
+async def test_marks_that_say_nothing_new_change_nothing(bench: Bench) -> None:
+    await bench.soak("abc")
+    assert await bench.versions() == ()
+    await bench.deploy("abc", actor="ann")
+    await bench.soak("abc", "first")
+    before = await bench.versions()
+    bench.clock.advance(9)
+    await bench.deploy("abc", actor="bob")
+    await bench.soak("abc", "second")
+    await bench.soak("def")
+    assert await bench.versions() == before
+    assert await bench.kinds() == [EntryKind.VERSION, EntryKind.VERSION]
+
+
+async def test_only_the_newest_deployment_soaks_and_only_while_it_is_there(bench: Bench) -> None:
+    for revision in ("abc", "def", "abc"):
+        await bench.deploy(revision)
+        bench.clock.advance(1)
+    await bench.soak("def")
+    await bench.soak("abc")
+    found = [(one.revision, one.deployed_at, one.soaked_at) for one in await bench.versions()]
+    assert found == [("abc", 2.0, 3.0), ("def", 1.0, None), ("abc", 0.0, None)]
+
+
+@pytest.mark.parametrize("newest_that_soaked", [None, 0, 5, 39])
+async def test_thirty_two_versions_are_kept_newest_first_and_always_the_last_that_soaked(
+    bench: Bench, newest_that_soaked: int | None
+) -> None:
+    for number in range(40):
+        await bench.deploy(str(number))
+        await bench.deploy("other", DB)
+        if newest_that_soaked is not None and number <= newest_that_soaked:
+            await bench.soak(str(number))
+    found = await bench.versions()
+    kept = [str(number) for number in range(39, 7, -1)]
+    if newest_that_soaked in (0, 5):
+        kept[-1] = str(newest_that_soaked)
+    assert [one.revision for one in found] == kept
+    assert next((one.revision for one in found if one.soaked_at is not None), None) == (
+        None if newest_that_soaked is None else str(newest_that_soaked)
+    )
+    assert len(await bench.versions(DB)) == 1
+
+
+async def test_versions_outlive_a_reboot(bench: Bench) -> None:
+    bench.clock.advance(1000)
+    await bench.deploy("abc")
+    bench.clock.advance(600)
+    await bench.soak("abc")
+    rebooted = SimClock("boot-2")
+    rebooted.advance(10)
+    rebooted.wall_offset_s = 1690
+    (version,) = (await bench.again().view(WEB, rebooted.stamp())).versions
+    assert (version.deployed_at, version.soaked_at) == (-690.0, -90.0)
+
+
+# Debts
+
+
+async def test_a_grant_is_a_debt_as_soon_as_its_intent_is_written(bench: Bench) -> None:
+    grant = Grant(2, 4, bench.at(600))
+    scale_up = Action(ActionKind.SCALE_UP, WEB, replicas=4, before="2")
+    action = await bench.begin(action=scale_up, grant=grant)
+    debt = Debt(ActionKind.SCALE_UP, action, 2, 4, Instant(600.0))
+    assert await bench.again().debts(bench.now()) == {WEB: (debt,)}
+    assert (await bench.again().view(WEB, bench.now())).debts == (debt,)
+    assert (await bench.again().view(DB, bench.now())).debts == ()
+    line = (await bench.store.entries(1))[0]
+    assert (line.kind, line.service) == (EntryKind.DEBT, WEB)
+    assert (line.body["event"], line.body["id"], line.body["granted"]) == ("granted", action, 4)
+
+
+async def test_a_refused_intent_leaves_no_debt(bench: Bench) -> None:
+    intent = bench.intent(grant=Grant(2, 4, bench.at(600)))
+    vetoes = (Veto("budget", "used up"),)
+    await bench.store.begin(intent, lambda _: vetoes, bench.now(), epoch=bench.epoch)
+    await bench.begin()
+    await bench.store.begin(intent, everything, bench.now(), epoch=bench.epoch)
+    assert await bench.store.debts(bench.now()) == {}
+
+
+async def test_a_further_grant_replaces_the_debt_and_keeps_the_lower_number_before(
+    bench: Bench,
+) -> None:
+    await bench.scale_up(2, 4, 600)
+    bench.clock.advance(100)
+    second = await bench.scale_up(4, 6, 600, extended_count=3)
+    debt = Debt(ActionKind.SCALE_UP, second, 2, 6, Instant(700.0), 3)
+    assert await bench.store.debts(bench.now()) == {WEB: (debt,)}
+    assert (await bench.store.entries(1, kinds=frozenset({EntryKind.DEBT})))[0].body["before"] == 2
+    third = await bench.scale_up(1, 6, 600)
+    assert await bench.store.debts(bench.now()) == {
+        WEB: (Debt(ActionKind.SCALE_UP, third, 1, 6, Instant(700.0)),)
+    }
+
+
+async def test_debts_of_different_services_and_kinds_are_different_debts(bench: Bench) -> None:
+    scaled = await bench.scale_up(2, 4, 600)
+    broken = await bench.act(
+        action=Action(ActionKind.CIRCUIT_BREAK, WEB), grant=Grant(1, 0, bench.at(60))
+    )
+    other = await bench.scale_up(1, 2, 30, DB)
+    before = await bench.store.debts(bench.now())
+    assert {service: [debt.action for debt in owed] for service, owed in before.items()} == {
+        DB: [other],
+        WEB: [broken, scaled],
+    }
+    await bench.settle()
+    after = await bench.store.debts(bench.now())
+    assert {service: [debt.action for debt in owed] for service, owed in after.items()} == {
+        DB: [other],
+        WEB: [broken],
+    }
+
+
+async def test_a_settled_debt_is_gone_and_settling_none_says_nothing(bench: Bench) -> None:
+    await bench.settle()
+    assert await bench.kinds() == []
+    action = await bench.scale_up(2, 4, 600)
+    await bench.settle()
+    assert await bench.again().debts(bench.now()) == {}
+    assert (await bench.store.view(WEB, bench.now())).debts == ()
+    line = (await bench.store.entries(1))[0]
+    assert (line.kind, line.service) == (EntryKind.DEBT, WEB)
+    said = {name: line.body[name] for name in ("event", "id", "reason")}
+    assert said == {"event": "settled", "id": action, "reason": "calm"}
+    before = await bench.kinds()
+    await bench.settle()
+    assert await bench.kinds() == before
+    again = await bench.scale_up(4, 6, 600)
+    (debt,) = (await bench.store.debts(bench.now()))[WEB]
+    assert (debt.action, debt.before) == (again, 4)
+
+
+async def test_a_debt_that_is_overdue_is_due_now_and_outlives_a_reboot(bench: Bench) -> None:
+    bench.clock.advance(1000)
+    await bench.scale_up(2, 4, 600)
+    rebooted = SimClock("boot-2")
+    rebooted.advance(10)
+    rebooted.wall_offset_s = 1490
+    (debt,) = (await bench.again().debts(rebooted.stamp()))[WEB]
+    assert debt.due_at == 110.0
+    rebooted.advance(200)
+    (debt,) = (await bench.store.debts(rebooted.stamp()))[WEB]
+    assert debt.due_at == rebooted.now()
 
 
 # History
@@ -703,6 +921,9 @@ def arguments(bench: Bench, method: str) -> tuple[list[object], dict[str, object
         "hold": Hold(WEB, "ann", "deploy", bench.now()),
         "service": WEB,
         "actor": "ann",
+        "mark": Mark(WEB, "abc", bench.now()),
+        "kind": ActionKind.SCALE_UP,
+        "reason": "calm",
     }
     parameters = list(inspect.signature(getattr(Store, method)).parameters.values())[1:]
     named = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "epoch"]
@@ -725,6 +946,15 @@ async def test_no_write_passes_under_an_epoch_that_has_ended(
     assert list(await bench.store.entries(10)) == []
     assert list(await bench.store.load()) == []
     assert list(await bench.store.holds(bench.now())) == []
+    assert await bench.versions() == ()
+
+
+async def test_a_debt_is_not_settled_under_an_epoch_that_has_ended(bench: Bench) -> None:
+    await bench.scale_up(2, 4, 600)
+    await bench.again().claim(me(), bench.now())
+    with pytest.raises(StaleEpochError):
+        await bench.settle()
+    assert set(await bench.store.debts(bench.now())) == {WEB}
 
 
 async def test_a_store_that_was_never_claimed_takes_no_writes(bench: Bench) -> None:
@@ -781,6 +1011,26 @@ async def test_compaction_keeps_what_runs_what_holds_and_the_newest_move(bench: 
     assert [record.id for record in (await bench.store.history(9)).items] == [running]
     await bench.finish(running)
     assert await bench.store.action(running)
+
+
+async def test_compaction_keeps_what_is_deployed_and_what_is_owed(bench: Bench) -> None:
+    await bench.deploy("abc")
+    await bench.soak("abc")
+    settled = await bench.scale_up(1, 2, 600)
+    await bench.settle()
+    owing = await bench.scale_up(2, 4, 600)
+    versions, debts = await bench.versions(), await bench.store.debts(bench.now())
+    bench.clock.advance(100 * HOUR)
+    await bench.flushed()
+    # Gone are the lines of the soak, of what was settled, of the outcome and of the grant.
+    assert await bench.store.compact(bench.now(), epoch=bench.epoch) == 8
+    assert await bench.kinds() == [EntryKind.VERSION, EntryKind.INTENT, EntryKind.PHASE]
+    assert await bench.versions() == versions
+    kept = (await bench.store.debts(bench.now()))[WEB]
+    assert [debt._replace(due_at=Instant(600.0)) for debt in kept] == list(debts[WEB])
+    assert await bench.store.action(owing)
+    with pytest.raises(PermanentError):
+        await bench.store.action(settled)
 
 
 async def test_compaction_of_many_lines_lets_other_writes_pass(bench: Bench) -> None:

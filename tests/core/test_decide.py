@@ -13,7 +13,9 @@ from prunella.core.health import Diagnosis
 from prunella.core.ledger import Attempt, LedgerView
 from prunella.core.machine import Phase
 from prunella.core.model import (
+    ActionId,
     ActionKind,
+    Debt,
     Health,
     Hold,
     IncidentId,
@@ -23,11 +25,13 @@ from prunella.core.model import (
     Instant,
     Mode,
     Outcome,
+    Scope,
     ServiceId,
     Stamp,
     Status,
     Symptom,
     SymptomKind,
+    Version,
 )
 from prunella.core.policy import FleetPolicy, Policy
 from prunella.testing.clock import SimClock
@@ -55,10 +59,27 @@ symptoms = st.none() | st.builds(
     st.just("evidence"),
     st.booleans(),
 )
+versions = st.builds(
+    Version,
+    st.sampled_from(["v1", "v2", "v3"]),
+    times,
+    st.sampled_from(["", "prunella"]),
+    st.none() | times,
+)
+debts = st.builds(
+    Debt,
+    st.just(ActionKind.SCALE_UP),
+    st.just(ActionId(1)),
+    st.integers(1, 3),
+    st.integers(2, 5),
+    st.floats(NOW - 600, NOW + 600).map(Instant),
+)
 statuses = st.none() | st.lists(st.sampled_from(InstanceState), max_size=4).map(
     lambda states: Status(
         tuple(Instance(InstanceId(str(n)), state, f"r{n}") for n, state in enumerate(states)),
         len(states),
+        "v1",
+        "service-run",
     )
 )
 
@@ -70,14 +91,18 @@ def diagnosis_of(symptom: Symptom | None, health: Health) -> Diagnosis:
 snapshots = st.builds(
     Snapshot,
     service=st.just(ServiceId("web")),
-    policy=st.builds(lambda mode: Policy(mode=mode), st.sampled_from(Mode)),
+    policy=st.builds(
+        lambda mode, most: Policy(mode=mode, scale_max=most),
+        st.sampled_from(Mode),
+        st.integers(0, 4),
+    ),
     fleet_policy=st.just(FleetPolicy()),
     phase=st.sampled_from(Phase),
     diagnosis=st.builds(
         diagnosis_of, symptoms, st.sampled_from([Health.UNKNOWN, Health.HEALTHY, Health.SUSPECT])
     ),
     status=statuses,
-    capabilities=st.sampled_from([frozenset[ActionKind](), frozenset({ActionKind.RESTART})]),
+    capabilities=st.dictionaries(st.sampled_from(ActionKind), st.sampled_from(Scope)),
     now=st.just(NOW),
     ledger=st.builds(
         LedgerView,
@@ -85,6 +110,10 @@ snapshots = st.builds(
         st.sampled_from([frozenset[ServiceId](), frozenset({ServiceId("web")})]),
         st.lists(times, max_size=3).map(lambda found: tuple(sorted(found, reverse=True))),
         st.sampled_from([(), (Hold(None, "ops", "deploy", STAMP),)]),
+        st.lists(versions, max_size=4).map(
+            lambda found: tuple(sorted(found, key=lambda v: -v.deployed_at))
+        ),
+        st.lists(debts, max_size=1).map(tuple),
     ),
     fleet=st.builds(
         FleetView,
@@ -108,8 +137,33 @@ def test_is_deterministic_and_always_says_why(snap: Snapshot) -> None:
 
 @given(snapshots)
 def test_never_acts_without_a_confirmed_symptom(snap: Snapshot) -> None:
-    if snap.diagnosis.symptom is None:
-        assert decide(snap).action is None
+    action = decide(snap).action
+    if snap.diagnosis.symptom is None and action is not None:
+        assert action.kind is ActionKind.SCALE_DOWN
+
+
+@given(snapshots)
+def test_never_scales_beyond_what_is_allowed_nor_below_what_there_was(snap: Snapshot) -> None:
+    action = decide(snap).action
+    if action is None or action.replicas is None:
+        return
+    granted = max((debt.granted for debt in snap.ledger.debts), default=0)
+    if action.kind is ActionKind.SCALE_UP:
+        assert action.replicas <= max(snap.policy.scale_max, granted)
+    if action.kind is ActionKind.SCALE_DOWN:
+        assert snap.status is not None
+        assert action.replicas == snap.status.desired - 1
+        assert action.replicas >= min(debt.before for debt in snap.ledger.debts)
+
+
+@given(snapshots)
+def test_never_rolls_back_to_what_has_not_soaked_and_never_undoes_an_undo(snap: Snapshot) -> None:
+    action = decide(snap).action
+    if action is not None and action.kind is ActionKind.ROLLBACK:
+        soaked = {v.revision for v in snap.ledger.versions if v.soaked_at is not None}
+        assert action.revision in soaked
+        assert action.revision != action.before == snap.ledger.versions[0].revision
+        assert snap.ledger.versions[0].actor != "prunella"
 
 
 @given(snapshots)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunella.core.health import FRESH, Vitals, diagnose, fold, uptime_ratio
+from prunella.core.health import FRESH, ProbeKey, Vitals, diagnose, fold, uptime_ratio
 from prunella.core.model import (
     Cause,
     Health,
@@ -20,6 +20,7 @@ from prunella.core.model import (
 from prunella.core.policy import WINDOW, Policy
 
 POLICY = Policy()
+ONLY = ProbeKey(0)
 SIGNS = {
     "+": (Verdict.PASS, 0.01, None),
     "s": (Verdict.PASS, 2.0, None),
@@ -73,13 +74,13 @@ def folded(script: str) -> Vitals:
 def test_scripts_of_observations_are_believed_as(
     script: str, health: Health, kind: SymptomKind | None
 ) -> None:
-    found = diagnose([folded(script)], None, POLICY, Instant(1000.0))
+    found = diagnose({ONLY: folded(script)}, None, POLICY, Instant(1000.0))
     assert (found.health, found.symptom.kind if found.symptom else None) == (health, kind)
 
 
 def test_an_exit_is_believed_at_once_and_outranks_every_sample() -> None:
     gone = Instance(InstanceId("0"), InstanceState.EXITED, "x", "killed by SIGKILL")
-    found = diagnose([folded("+++")], Status((gone,), 1), POLICY, Instant(9.0))
+    found = diagnose({ONLY: folded("+++")}, Status((gone,), 1), POLICY, Instant(9.0))
     assert found.health is Health.FAILED
     assert found.symptom is not None
     assert found.symptom.factual
@@ -94,12 +95,12 @@ def test_one_exit_of_several_instances_degrades_only() -> None:
         ),
         2,
     )
-    assert diagnose([], status, POLICY, Instant(9.0)).health is Health.DEGRADED
+    assert diagnose({}, status, POLICY, Instant(9.0)).health is Health.DEGRADED
 
 
 def test_what_a_person_has_stopped_is_not_down() -> None:
     stopped = Instance(InstanceId("0"), InstanceState.STOPPED)
-    assert diagnose([], Status((stopped,), 1), POLICY, Instant(9.0)).symptom is None
+    assert diagnose({}, Status((stopped,), 1), POLICY, Instant(9.0)).symptom is None
 
 
 @given(st.text("+-tes?", max_size=300))
@@ -114,8 +115,8 @@ def test_the_window_never_grows_and_counts_stay_in_bounds(script: str) -> None:
 @given(st.text("+-tes", max_size=60), st.text("?", max_size=20))
 def test_blind_observations_never_make_or_end_a_symptom(script: str, blind: str) -> None:
     now = Instant(1000.0)
-    before = diagnose([folded(script)], None, POLICY, now).symptom
-    after = diagnose([folded(script + blind)], None, POLICY, now).symptom
+    before = diagnose({ONLY: folded(script)}, None, POLICY, now).symptom
+    after = diagnose({ONLY: folded(script + blind)}, None, POLICY, now).symptom
     assert (before is None) == (after is None)
 
 
@@ -129,3 +130,47 @@ def test_uptime_counts_known_time_only() -> None:
     assert uptime_ratio(changes, Instant(110.0), 1000.0) == pytest.approx(0.8)
     assert uptime_ratio(changes, Instant(110.0), 20.0) == pytest.approx(1.0)
     assert uptime_ratio([], Instant(5.0), 10.0) is None
+
+
+EACH = [ProbeKey(0, InstanceId(name)) for name in "ab"]
+
+
+def running(name: str, verdict: Verdict | None = None) -> Instance:
+    return Instance(InstanceId(name), InstanceState.RUNNING, f"run-{name}", verdict=verdict)
+
+
+def test_one_sick_instance_degrades_and_is_named() -> None:
+    vitals = dict(zip(EACH, [folded("+ttt"), folded("++++")], strict=True))
+    found = diagnose(vitals, None, POLICY, Instant(9.0))
+    assert found.health is Health.DEGRADED
+    assert found.symptom is not None
+    assert (found.symptom.kind, found.symptom.instances) == (SymptomKind.HUNG, ("a",))
+
+
+def test_when_every_instance_is_sick_the_service_has_failed() -> None:
+    vitals = dict(zip(EACH, [folded("+eee"), folded("+eee")], strict=True))
+    found = diagnose(vitals, None, POLICY, Instant(9.0))
+    assert found.health is Health.FAILED
+    assert found.symptom is not None
+    assert set(found.symptom.instances) == {"a", "b"}
+
+
+def test_what_the_platform_itself_condemns_is_a_symptom() -> None:
+    status = Status((running("a", Verdict.FAIL), running("b", Verdict.PASS)), 2)
+    found = diagnose({}, status, POLICY, Instant(9.0))
+    assert found.symptom is not None
+    assert (found.health, found.symptom.instances) == (Health.DEGRADED, ("a",))
+    alone = diagnose({}, Status((running("a", Verdict.FAIL),), 1), POLICY, Instant(9.0))
+    assert alone.health is Health.FAILED
+
+
+def test_what_is_slow_while_a_resource_is_at_its_limit_is_saturated() -> None:
+    busy = FRESH
+    for second in range(3):
+        at = Instant(float(second))
+        seen = Observation(Verdict.FAIL, at, 0.0, Cause.SATURATED, "cpu", load=1.2)
+        busy = fold(busy, seen, POLICY)
+    found = diagnose({ProbeKey(0): folded("+sss"), ProbeKey(1): busy}, None, POLICY, Instant(9.0))
+    assert found.symptom is not None
+    assert (found.symptom.kind, found.symptom.saturated) == (SymptomKind.SLOW, True)
+    assert busy.load == pytest.approx(1.2)

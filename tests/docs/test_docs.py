@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from pkgutil import iter_modules
@@ -152,7 +153,7 @@ def test_every_command_is_in_the_readme_and_no_other() -> None:
 @every_document
 def test_its_configurations_are_accepted(document: Path, heartbeat: ProbePlugin) -> None:
     found = Registry.discovered()
-    registry = Registry({**found.probes, "heartbeat": heartbeat}, found.platforms, found.stores)
+    registry = replace(found, probes={**found.probes, "heartbeat": heartbeat})
     for block in blocks(document.read_text(), "yaml"):
         assert parse(block, document, registry).services
 

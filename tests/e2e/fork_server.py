@@ -79,5 +79,5 @@ def serve() -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    plugins.probes(), plugins.platforms(), plugins.stores()
+    plugins.probes(), plugins.platforms(), plugins.releases(), plugins.stores()
     serve()

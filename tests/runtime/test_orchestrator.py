@@ -213,7 +213,7 @@ async def test_what_a_platform_cannot_do_is_refused_with_what_it_can(
 ) -> None:
     orchestrator = await running(shop=SLEEPER)
     await eventually(lambda: well(orchestrator))
-    with pytest.raises(HealingRefusedError, match="it can do: restart"):
+    with pytest.raises(HealingRefusedError, match="it can: restart"):
         await orchestrator.force_heal("shop", action="rollback")
 
 

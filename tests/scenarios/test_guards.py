@@ -153,6 +153,26 @@ async def storm(without: str) -> None:
     assert len(sim.effects) <= 2  # those that were confirmed before it was a storm
 
 
+async def rollback(without: str) -> None:
+    """A version that cannot be left again is not rolled back, however badly it does."""
+    policy = Policy(irreversible=("v2*",), rollback_soak_s=60)
+    sim = Simulation(policy, without_guard=without)
+    await sim.start(["a"], revision="v1", bad={"v2.1": Ailment.ERRORING})
+    sim.at(700, lambda: sim.deploy("a", "v2.1"))
+    await sim.run(HOUR_S)
+    assert sim.services["a"].revision == "v2.1"
+
+
+async def scale(without: str) -> None:
+    """More instances that did not help are not followed by still more of them."""
+    policy = Policy(scale_max=20, budget_actions=9, ineffective_limit=9, attempts_limit=9)
+    sim = Simulation(policy, without_guard=without)
+    await sim.start(["a"], instance_count=2, demand=1.0)
+    sim.at(100, lambda: setattr(sim.services["a"], "demand", 99.0))
+    await sim.run(2 * HOUR_S)
+    assert sim.services["a"].instance_count == 3
+
+
 STORIES: dict[str, Story] = {
     "target": target,
     "human": human,
@@ -166,6 +186,8 @@ STORIES: dict[str, Story] = {
     "min-healthy": min_healthy,
     "pace": pace,
     "storm": storm,
+    "rollback": rollback,
+    "scale": scale,
 }
 
 
@@ -185,4 +207,5 @@ async def test_the_story_ends_badly_without_its_guard(name: str) -> None:
 
 
 def test_outcomes_that_count_against_a_chain_are_all_but_the_good_ones() -> None:
-    assert set(Outcome) - INEFFECTIVE == {Outcome.RECOVERED, Outcome.OBSERVED, Outcome.CANCELLED}
+    harmless = {Outcome.RECOVERED, Outcome.OBSERVED, Outcome.FOREIGN, Outcome.CANCELLED}
+    assert set(Outcome) - INEFFECTIVE == harmless

@@ -9,7 +9,7 @@ import asyncio
 import ctypes
 import os
 
-from prunella.core.ledger import Entry, EntryKind, Finish, Holder, Intent, Step
+from prunella.core.ledger import Entry, EntryKind, Finish, Grant, Holder, Intent, Mark, Step
 from prunella.core.machine import Event, Phase
 from prunella.core.model import (
     Action,
@@ -38,8 +38,9 @@ def say(word: str) -> None:
 
 
 async def begin(store: Store, now: Stamp, epoch: Epoch) -> ActionId:
-    action = Action(ActionKind.RESTART, WEB)
-    intent = Intent(action, IncidentId("i"), "why", None, "ann", now, None, Event.CONFIRMED)
+    action = Action(ActionKind.SCALE_UP, WEB, replicas=2, before="1")
+    incident, grant = IncidentId("i"), Grant(1, 2, now)
+    intent = Intent(action, incident, "why", None, "ann", now, None, Event.CONFIRMED, grant=grant)
     answer = await store.begin(intent, lambda _: (), now, epoch=epoch)
     assert isinstance(answer, int), answer
     say(f"begun {answer}")
@@ -60,6 +61,10 @@ async def live(path: str) -> None:
         step = Step(WEB, Event.RECOVERED, Phase.WATCHING, now, "well", finish=finish)
         await store.advance(step, epoch=epoch)
         say(f"ended {action}")
+        await store.settle(WEB, ActionKind.SCALE_UP, now, epoch=epoch, reason="calm")
+        say(f"settled {action}")
+        await store.mark(Mark(WEB, str(action), now), epoch=epoch)
+        say(f"marked {action}")
     await begin(store, now, epoch)
     await store.release(epoch=epoch)
     say("released 0")

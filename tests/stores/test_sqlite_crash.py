@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from prunella.core.ledger import EntryKind
-from prunella.core.model import ActionId, Epoch
+from prunella.core.model import ActionId, Epoch, ServiceId
 
 CHILD = Path(__file__).with_name("crash_child.py")
 SOURCES = Path(__file__).parents[2] / "src"
@@ -112,6 +112,9 @@ async def require_all_that_was_said(desk: Any, path: Path, said: list[str]) -> N
     store = desk.open(path)
     epoch = await desk.claim(store)
     words = [line.split() for line in said]
+    view = await store.view(ServiceId("web"), desk.clock.stamp())
+    owed = {debt.action for debt in view.debts}
+    versions = {version.revision for version in view.versions}
     history = {record.id: record for record in (await store.history(100)).items}
     for word, number in words:
         if word == "claimed":
@@ -120,6 +123,12 @@ async def require_all_that_was_said(desk: Any, path: Path, said: list[str]) -> N
             assert ActionId(int(number)) in history
         if word == "ended":
             assert history[ActionId(int(number))].success is True
+        if word == "settled":
+            assert ActionId(int(number)) not in owed
+        if word == "marked":
+            assert number in versions
+    assert {record.id for record in history.values() if record.success is None} <= owed
+    assert owed <= set(history)
     assert sum(record.success is None for record in history.values()) <= 1
     lines = await store.entries(100)
     assert [line.seq for line in lines] == list(range(len(lines), 0, -1))
@@ -166,7 +175,9 @@ async def test_each_write_is_synced_before_it_is_acknowledged(
     run = await victims.run("live", path, "-e", "trace=fdatasync,write")
     # In the order of calls: S for a sync, A for an acknowledgement on standard output.
     calls = re.findall(
-        r"^\d+ +(fdatasync|write\(1, \"(?:claimed|begun|ended|released))", run.called, re.MULTILINE
+        r"^\d+ +(fdatasync|write\(1, \"(?:claimed|begun|ended|settled|marked|released))",
+        run.called,
+        re.MULTILINE,
     )
     order = "".join("S" if call == "fdatasync" else "A" for call in calls)
     assert order.count("A") == len(run.said) - 2

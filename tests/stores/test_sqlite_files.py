@@ -117,7 +117,7 @@ async def test_a_newer_schema_is_refused_with_both_numbers(
         connection.commit()
     before = contents(path.parent)
     with pytest.raises(
-        StoreError, match=r"newer Prunella \(schema 7, this one knows 1\): upgrade Prunella"
+        StoreError, match=r"newer Prunella \(schema 7, this one knows 2\): upgrade Prunella"
     ):
         desk.open(path)
     assert contents(path.parent) == before

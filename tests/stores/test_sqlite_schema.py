@@ -12,12 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
+from sqlalchemy.exc import OperationalError
 
+from prunella.core.ledger import Mark
+from prunella.core.machine import Phase
+from prunella.core.model import Action, ActionKind, InstanceId, ServiceId
+from prunella.errors import StoreError
 from prunella.stores._sql import migrate, schema
+
+WEB = ServiceId("web")
 
 
 async def test_the_migrations_lead_to_the_tables_that_the_code_knows(desk: Any, path: Path) -> None:
@@ -32,6 +40,81 @@ async def test_the_migrations_lead_to_the_tables_that_the_code_knows(desk: Any, 
 def test_the_newest_migration_is_the_schema_that_the_code_names() -> None:
     steps = ScriptDirectory.from_config(migrate.config())
     assert steps.get_current_head() == schema.SCHEMA
+
+
+def made_by_the_first_version(path: Path) -> None:
+    """A store as schema 0001 was left in the middle of an action, with another one behind it."""
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        command.upgrade(migrate.config(connection), "0001")
+        connection.exec_driver_sql(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+        for statement in OLD_ROWS.split(";"):
+            connection.exec_driver_sql(statement)
+    engine.dispose()
+
+
+OLD_ROWS = """
+INSERT INTO holder VALUES (1, 4, NULL, 'here', 1, '0', 'boot-1', '',
+                           1767225600000000, 0.5, 'boot-1', 1767225600000000, 0.5, 'boot-1');
+INSERT INTO ledger VALUES
+    (1, 'intent', 'web', 'ann', 1767225600000000, 0.0, 'boot-1', 4, '{"action": "restart"}'),
+    (2, 'outcome', 'web', 'ann', 1767225601000000, 1.0, 'boot-1', 4, '{"action": 1}'),
+    (3, 'intent', 'web', 'prunella', 1767225602000000, 2.0, 'boot-1', 4, '{"action": "restart"}');
+INSERT INTO actions VALUES
+    (1, 'web', 'restart', 'web-0', 'pid 7', NULL, NULL, 'i-1', 'why', 'down', 'ann',
+     1767225600000000, 0.0, 'boot-1', NULL, NULL, NULL, 'forced', 'exit 1', 0,
+     'recovered', 1, 'it answers', 1.5, 2.5, 1767225601000000, 1.0, 'boot-1'),
+    (3, 'web', 'restart', 'web-0', 'pid 8', NULL, NULL, 'i-1', 'again', 'down', 'prunella',
+     1767225602000000, 2.0, 'boot-1', NULL, NULL, NULL, 'confirmed', 'exit 2', 0,
+     NULL, NULL, '', NULL, NULL, NULL, NULL, NULL);
+INSERT INTO services VALUES ('web', 'acting', 1767225602000000, 2.0, 'boot-1', NULL, NULL, NULL,
+                             'again', 2, 2, 1767225602000000, 3);
+INSERT INTO holds VALUES (9, 'web', 'ann', 'deploy', 1767225600000000, 0.0, 'boot-1',
+                          NULL, NULL, NULL)
+"""
+
+
+async def test_a_store_of_the_first_version_is_brought_up_to_date_with_all_that_it_holds(
+    desk: Any, path: Path
+) -> None:
+    made_by_the_first_version(path)
+    with pytest.raises(StoreError, match=r"older Prunella \(schema 1, this one knows 2\)"):
+        desk.open(path, readonly=True)
+    store = desk.open(path)
+    (row,) = await store.load()
+    assert (row.phase, row.running, row.action_count) == (Phase.ACTING, 3, 2)
+    restart = Action(ActionKind.RESTART, WEB, InstanceId("web-0"), "pid 8")
+    assert (row.intent.action, row.intent.grant, row.intent.ended) == (restart, None, None)
+    running, first = (await store.history(9)).items
+    assert (running.reason, running.success) == ("again", None)
+    assert (first.success, first.detail, first.recovery_time_ms) == (True, "it answers", 1.5)
+    assert [line.seq for line in await store.entries(9)] == [3, 2, 1]
+    now = desk.clock.stamp()
+    assert [hold.owner for hold in await store.holds(now)] == ["ann"]
+    view = await store.view(WEB, now)
+    assert (len(view.attempts), view.versions, view.debts) == (2, (), ())
+    epoch = await desk.claim(store)
+    assert epoch == 5
+    await desk.finish(store, epoch, running.id)
+    await store.mark(Mark(WEB, "abc", now), epoch=epoch)
+    assert await desk.begin(store, epoch) > 3
+    await store.close()
+    assert len((await desk.open(path, readonly=True).history(9)).items) == 3
+
+
+async def test_an_upgrade_that_fails_half_way_leaves_the_store_as_it_was(
+    desk: Any, path: Path
+) -> None:
+    made_by_the_first_version(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE debts (id)")  # in the way of the last step
+    with pytest.raises(OperationalError, match="debts already exists"):
+        desk.open(path)
+    with closing(sqlite3.connect(path)) as connection:
+        columns = {row[1] for row in connection.execute("PRAGMA table_info(actions)")}
+        assert columns & {"before", "runs", "grant"} == set()
+        connection.execute("DROP TABLE debts")
+    assert len((await desk.open(path).history(9)).items) == 2
 
 
 @pytest.mark.parametrize(
@@ -76,6 +159,8 @@ async def test_a_second_running_action_is_refused_by_an_index(desk: Any, path: P
         "SELECT * FROM actions WHERE service = 'web' AND id < 9 ORDER BY id DESC LIMIT 100",
         "SELECT service FROM actions WHERE outcome IS NULL",
         "SELECT at_wall FROM actions WHERE observed = 0 ORDER BY id DESC LIMIT 16",
+        "SELECT * FROM versions WHERE service = 'web' ORDER BY id DESC",
+        "SELECT * FROM debts WHERE service = 'web' ORDER BY kind",
         "SELECT * FROM ledger WHERE seq < 9 ORDER BY seq DESC LIMIT 100",
         "SELECT * FROM ledger WHERE service = 'web' ORDER BY seq DESC LIMIT 100",
         "SELECT * FROM ledger WHERE kind = 'storm' AND seq < 9 ORDER BY seq DESC LIMIT 100",

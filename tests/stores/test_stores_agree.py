@@ -27,9 +27,11 @@ from prunella.core.ledger import (
     Entry,
     EntryKind,
     Finish,
+    Grant,
     Holder,
     Intent,
     LedgerView,
+    Mark,
     Page,
     Step,
     Veto,
@@ -44,6 +46,7 @@ from prunella.core.model import (
     IncidentId,
     InstanceId,
     Outcome,
+    Run,
     ServiceId,
     Stamp,
     SymptomKind,
@@ -64,6 +67,10 @@ HOLDER = Holder("here", 1, "0", "boot-1", "one")
 
 async def _page(limit: int, service: ServiceId | None, before: int | None, store: Store) -> Page:
     return await store.history(limit, service=service, before=before)
+
+
+async def _mark(mark: Mark, epoch: Epoch, store: Store) -> None:
+    await store.mark(mark, epoch=epoch)
 
 
 async def _ending(action: ActionId, store: Store) -> Finish | None:
@@ -150,7 +157,9 @@ class Agreement(RuleBasedStateMachine):
         symptom=st.none() | st.sampled_from(SymptomKind),
         reason=words,
         instance=st.none() | words.map(InstanceId),
-        observed=st.booleans(),
+        ended=st.sampled_from([None, None, Outcome.OBSERVED, Outcome.FOREIGN]),
+        runs=st.lists(st.builds(Run, words.map(InstanceId), words), max_size=3).map(tuple),
+        granted=st.none() | st.tuples(st.integers(0, 9), st.sampled_from([0.0, 60.0, 1e5])),
         vetoed=st.booleans(),
         since_s=st.none() | st.floats(0, 1e6),
     )
@@ -161,13 +170,15 @@ class Agreement(RuleBasedStateMachine):
         symptom: SymptomKind | None,
         reason: str,
         instance: InstanceId | None,
-        observed: bool,  # noqa: FBT001
+        ended: Outcome | None,
+        runs: tuple[Run, ...],
+        granted: tuple[int, float] | None,
         vetoed: bool,  # noqa: FBT001
         since_s: float | None,
     ) -> None:
         now = self.clock.stamp()
         since = None if since_s is None else self._after(-since_s)
-        action = Action(kind, service, instance, reason, 3, None)
+        action = Action(kind, service, instance, reason, 3, None, reason, runs)
         intent = Intent(
             action=action,
             incident=IncidentId("i-1"),
@@ -177,7 +188,8 @@ class Agreement(RuleBasedStateMachine):
             at=now,
             failing_since=since,
             event=Event.FORCED,
-            observed=observed,
+            ended=ended,
+            grant=None if granted is None else Grant(granted[0], 3, self._after(granted[1])),
         )
         seen: list[LedgerView] = []
 
@@ -225,6 +237,28 @@ class Agreement(RuleBasedStateMachine):
             now = self.clock.stamp()
             step = Step(service, Event.RECOVERED, Phase.WATCHING, now, "", None, finish)
             self.both(lambda store: store.advance(step, epoch=self.epoch))
+
+    @rule(
+        service=services,
+        revisions=st.lists(st.sampled_from("abc"), max_size=40),
+        soaked=st.booleans(),
+        actor=words,
+    )
+    def mark(
+        self,
+        service: ServiceId,
+        revisions: list[str],
+        soaked: bool,  # noqa: FBT001
+        actor: str,
+    ) -> None:
+        for revision in revisions:
+            mark = Mark(service, revision, self.clock.stamp(), soaked, actor, actor)
+            self.both(partial(_mark, mark, self.epoch))
+
+    @rule(service=services, kind=st.sampled_from(ActionKind), reason=words)
+    def settle(self, service: ServiceId, kind: ActionKind, reason: str) -> None:
+        now = self.clock.stamp()
+        self.both(lambda store: store.settle(service, kind, now, epoch=self.epoch, reason=reason))
 
     @rule(
         service=anywhere,
@@ -286,6 +320,7 @@ class Agreement(RuleBasedStateMachine):
         self.both(lambda store: store.load())
         self.both(lambda store: store.holds(now))
         self.both(lambda store: store.view(SERVICES[0], now))
+        self.both(lambda store: store.debts(now))
         self.both(lambda store: store.history(100))
         for action in self.acted[-3:]:
             self.both(partial(_ending, action))

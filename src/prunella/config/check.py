@@ -14,13 +14,23 @@ from prunella.config import schema
 from prunella.config.faults import Report
 from prunella.config.node import Node
 from prunella.config.registry import Registry
-from prunella.config.rules import check_file, check_healing
+from prunella.config.rules import check_file, check_healing, check_scale
 from prunella.config.spec import check
+from prunella.config.template import is_template, sampled
 from prunella.config.words import one_of, schema_of, shortened, unknown
-from prunella.plugins import PlatformPlugin, ProbePlugin
-from prunella.spec import ProbeSpec, Spec
+from prunella.plugins import PlatformPlugin, ProbePlugin, ReleasePlugin
+from prunella.spec import ProbeSpec, ReleaseSpec, Spec
 
 _ELSEWHERE = schema.Defaults.model_fields.keys() - schema.Healing.model_fields.keys()
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedProbe:
+    """A valid probe; ``template`` is how it was written, if it is for every instance."""
+
+    kind: str
+    spec: ProbeSpec
+    template: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +41,8 @@ class CheckedService:
     service: schema.Service
     healing: schema.Healing
     platform: Spec
-    probes: tuple[tuple[str, ProbeSpec], ...]
+    probes: tuple[CheckedProbe, ...]
+    release: tuple[str | None, ReleaseSpec]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +113,15 @@ def _service(
     service = _own_keys(node, subject, sections, report)
     spec = None if plugin is None else _section(node, subject, plugin, report)
     probes = _probes(node, subject, registry.probes, report)
+    release = _release(node, subject, registry.releases, report)
     if service is None:
         return None
     healing = defaults.under(service)
     check_healing(node, subject, service, healing, report)
-    if spec is None or probes is None:
+    check_scale(node, subject, service, spec, report)
+    if spec is None or probes is None or release is None:
         return None
-    return CheckedService(name, service, healing, spec, probes)
+    return CheckedService(name, service, healing, spec, probes, release)
 
 
 def _own_keys(
@@ -172,12 +185,12 @@ def _section(node: Node, subject: str, plugin: PlatformPlugin, report: Report) -
 
 def _probes(
     node: Node, subject: str, plugins: Mapping[str, ProbePlugin], report: Report
-) -> tuple[tuple[str, ProbeSpec], ...] | None:
+) -> tuple[CheckedProbe, ...] | None:
     """The probes in order; None after faults."""
     listed = node.kid("probes")
     if listed is None or not isinstance(listed.kids, list):
         return ()
-    found: list[tuple[str, ProbeSpec]] = []
+    found: list[CheckedProbe] = []
     first: dict[str, int] = {}
     for number, item in enumerate(listed.kids, 1):
         probe = _probe(item, f"probe {number} of {subject}", plugins, report)
@@ -195,7 +208,7 @@ def _probes(
 
 def _probe(
     node: Node, subject: str, plugins: Mapping[str, ProbePlugin], report: Report
-) -> tuple[str, ProbeSpec] | None:
+) -> CheckedProbe | None:
     kinds = f"expected {one_of(sorted(plugins))}"
     if not isinstance(node.kids, dict):
         report.add(node.place, f"{subject} is not a mapping, expected one with a 'kind'")
@@ -213,5 +226,38 @@ def _probe(
         return None
     plugin = plugins[kind]
     own = node if "kind" in plugin.spec.model_fields else node.without(["kind"])
-    spec = check(plugin.spec, own, f"{subject} ({kind})", report)
+    for_each = is_template(own)
+    spec = check(plugin.spec, sampled(own) if for_each else own, f"{subject} ({kind})", report)
+    if spec is None:
+        return None
+    return CheckedProbe(kind, spec, own.value if for_each else None)
+
+
+def _release(
+    node: Node, subject: str, plugins: Mapping[str, ReleasePlugin], report: Report
+) -> tuple[str | None, ReleaseSpec] | None:
+    """Where its releases come from; None after faults."""
+    section = node.kid("release")
+    if section is None:
+        return None, ReleaseSpec()
+    if not isinstance(section.kids, dict):
+        return None  # `_own_keys` has said it
+    kinds = f"expected {one_of(sorted(plugins))}"
+    chosen = section.kid("kind")
+    if chosen is None:
+        special = {key for plugin in plugins.values() for key in plugin.spec.model_fields}
+        if section.kids.keys() & (special - ReleaseSpec.model_fields.keys()):
+            report.add(section.place, f"'release' of {subject} has no 'kind', {kinds}")
+            return None
+        spec = check(ReleaseSpec, section, "'release'", report)
+        return None if spec is None else (None, spec)
+    kind: Any = chosen.value
+    if not isinstance(kind, str):
+        report.add(chosen.place, f"'kind' is not the name of a source of releases, {kinds}")
+        return None
+    if kind not in plugins:
+        report.add(chosen.place, unknown("kind of release", kind, sorted(plugins)))
+        return None
+    own = section.without(["kind"])
+    spec = check(plugins[kind].spec, own, f"'release' ({kind})", report)
     return None if spec is None else (kind, spec)

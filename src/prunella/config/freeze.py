@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast
 
 from prunella.config import schema
-from prunella.config.check import Checked, CheckedService
+from prunella.config.check import Checked, CheckedProbe, CheckedService
 from prunella.config.model import Config, ProbeConfig, ServiceConfig
-from prunella.config.places import STORE_FILE, absolute_store, state_folder
+from prunella.config.places import STORE_FILE, absolute_store, anchored, state_folder
+from prunella.config.template import Template
 from prunella.core.model import ServiceId
-from prunella.core.policy import DEFAULT_LADDER, FleetPolicy, Policy
-from prunella.spec import ProbeSpec, Spec
+from prunella.core.policy import FleetPolicy, Policy
+
+_POLICY = Policy()
 
 
 def freeze(checked: Checked, path: Path | None) -> Config:
@@ -35,50 +36,38 @@ def freeze(checked: Checked, path: Path | None) -> Config:
 
 
 def _service(one: CheckedService, defaults: schema.Defaults, folder: Path) -> ServiceConfig:
-    probes = tuple(_probe(kind, spec, defaults, folder) for kind, spec in one.probes)
+    probes = tuple(_probe(probe, defaults, folder) for probe in one.probes)
     interval_s = min((probe.interval_s for probe in probes), default=defaults.interval)
     return ServiceConfig(
         id=ServiceId(one.id),
         name=one.service.name or one.id,
-        policy=_policy(one.healing, one.service.domain, interval_s),
+        policy=_policy(one, interval_s),
         platform=one.service.platform,
-        platform_spec=_anchored(one.platform, folder),
+        platform_spec=anchored(one.platform, folder),
         probes=probes,
+        release_kind=one.release[0],
+        release_spec=anchored(one.release[1], folder),
     )
 
 
-def _probe(kind: str, spec: ProbeSpec, defaults: schema.Defaults, folder: Path) -> ProbeConfig:
+def _probe(probe: CheckedProbe, defaults: schema.Defaults, folder: Path) -> ProbeConfig:
+    spec, timeout_s = probe.spec, None
     if "timeout" not in spec.model_fields_set and "timeout" in defaults.model_fields_set:
-        spec = spec.model_copy(update={"timeout": defaults.timeout})
+        timeout_s = defaults.timeout
+        spec = spec.model_copy(update={"timeout": timeout_s})
     interval_s = defaults.interval if spec.interval is None else spec.interval
-    return ProbeConfig(kind, _anchored(spec, folder), interval_s)
+    each = None
+    if probe.template is not None:
+        each = Template(type(spec), probe.template, folder, timeout_s)
+    return ProbeConfig(probe.kind, anchored(spec, folder), interval_s, each)
 
 
-def _anchored(value: Any, folder: Path) -> Any:
-    """A spec, or what is in one, with each ``Path`` in it absolute; links are not followed."""
-    match value:
-        case Path():
-            return folder / value
-        case Spec():
-            kids = {
-                name: _anchored(getattr(value, name), folder) for name in type(value).model_fields
-            }
-            return value.model_copy(update=kids)
-        case dict():
-            items = cast("dict[object, object]", value).items()
-            return {key: _anchored(kid, folder) for key, kid in items}
-        case list() | tuple():
-            rest = cast("list[object] | tuple[object, ...]", value)
-            return type(rest)(_anchored(kid, folder) for kid in rest)
-        case _:
-            return value
-
-
-def _policy(healing: schema.Healing, domain: str, interval_s: float) -> Policy:
+def _policy(one: CheckedService, interval_s: float) -> Policy:
+    healing, scale, release = one.healing, one.service.scale, one.release[1]
     cadence, guards, thresholds = healing.cadence, healing.guards, healing.thresholds
     return Policy(
         mode=healing.heal,
-        domain=domain,
+        domain=one.service.domain,
         fall=guards.fall,
         rise=guards.rise,
         min_samples=guards.min_samples,
@@ -93,6 +82,7 @@ def _policy(healing: schema.Healing, domain: str, interval_s: float) -> Policy:
         grace_s=healing.grace,
         soak_s=healing.verify.soak,
         deadline_s=healing.verify.deadline,
+        rollback_soak_s=healing.verify.rollback_soak,
         backoff_base_s=guards.backoff.base,
         backoff_cap_s=guards.backoff.cap,
         backoff_half_life_s=guards.backoff.half_life,
@@ -104,7 +94,12 @@ def _policy(healing: schema.Healing, domain: str, interval_s: float) -> Policy:
         chain_window_s=guards.chain.window,
         flapping_recoveries=guards.flapping.recoveries,
         min_healthy_ratio=guards.min_healthy,
-        ladder={**DEFAULT_LADDER, **healing.ladder},
+        scale_min=_POLICY.scale_min if scale is None else scale.min,
+        scale_max=_POLICY.scale_max if scale is None else scale.max,
+        debt_ttl_s=_POLICY.debt_ttl_s if scale is None else scale.ttl,
+        release_soak_s=release.soak,
+        irreversible=release.irreversible,
+        ladder=dict(healing.ladder),
     )
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from prunella.config import schema
 from prunella.config.registry import Registry
 from prunella.config.words import show_duration, show_ratio, unit_of
+from prunella.spec import ReleaseSpec
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -33,9 +34,15 @@ def json_schema(registry: Registry | None = None) -> Json:
         kind: _with_kind(_spec(plugin.spec, f"probe.{kind}", defs), kind)
         for kind, plugin in sorted(registry.probes.items())
     }
+    releases = {
+        kind: _with_kind(_spec(plugin.spec, f"release.{kind}", defs), kind)
+        for kind, plugin in sorted(registry.releases.items())
+    }
     defs |= {f"platform.{kind}": spec for kind, spec in platforms.items()}
     defs |= {f"probe.{kind}": spec for kind, spec in probes.items()}
-    defs["service"] = _with_plugins(service, platforms, list(probes))
+    defs |= {f"release.{kind}": spec for kind, spec in releases.items()}
+    defs["release"] = _spec(ReleaseSpec, "release", defs)
+    defs["service"] = _with_plugins(service, platforms, list(probes), list(releases))
     services = root["properties"]["services"]
     services |= {
         "minProperties": 1,
@@ -56,19 +63,26 @@ def _spec(model: type[BaseModel], name: str, defs: Json) -> Json:
 
 
 def _with_kind(spec: Json, kind: str) -> Json:
-    """A probe's schema with the key that chooses it."""
+    """A probe's or a release's schema with the key that chooses it."""
     required = [key for key in spec.get("required", ()) if key != "kind"]
     properties = {"kind": {"const": kind}, **{k: v for k, v in _properties(spec) if k != "kind"}}
     return {**spec, "properties": properties, "required": ["kind", *required]}
 
 
-def _with_plugins(service: Json, platforms: Mapping[str, Json], probes: list[str]) -> Json:
+def _with_plugins(
+    service: Json, platforms: Mapping[str, Json], probes: list[str], releases: list[str]
+) -> Json:
     """A service's schema with the sections of all platforms, of which one may stand there."""
     properties = dict(_properties(service))
     properties["platform"] = {**properties["platform"], "enum": list(platforms)}
     properties["probes"] = {
         **properties["probes"],
         "items": {"oneOf": [{"$ref": f"#/$defs/probe.{kind}"} for kind in probes]},
+    }
+    named = [f"release.{kind}" for kind in releases]
+    properties["release"] = {
+        "description": properties["release"]["description"],
+        "oneOf": [{"$ref": f"#/$defs/{name}"} for name in ("release", *named)],
     }
     if not probes:
         properties["probes"]["items"] = False

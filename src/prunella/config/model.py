@@ -6,23 +6,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from prunella.config.template import Template
 from prunella.core.model import ServiceId
 from prunella.core.policy import FleetPolicy, Policy
-from prunella.spec import ProbeSpec, Spec
+from prunella.spec import ProbeSpec, ReleaseSpec, Spec
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeConfig:
-    """One probe of a service; the timeout is in its spec."""
+    """One probe of a service; the timeout is in its spec.
+
+    Attributes:
+        each: set for a probe that measures every instance by itself; `spec` is a sample then.
+    """
 
     kind: str
     spec: ProbeSpec
     interval_s: float
+    each: Template | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceConfig:
-    """One service; probes are in the order of the file."""
+    """One service; probes are in the order of the file.
+
+    Attributes:
+        release_kind: the source of its releases; None: the platform itself knows its versions.
+    """
 
     id: ServiceId
     name: str
@@ -30,6 +40,8 @@ class ServiceConfig:
     platform: str
     platform_spec: Spec
     probes: tuple[ProbeConfig, ...]
+    release_kind: str | None
+    release_spec: ReleaseSpec
 
 
 @dataclass(frozen=True, slots=True)

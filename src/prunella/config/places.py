@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, cast
+
+from prunella.spec import Spec
 
 STORE_FILE = "prunella.db"
 
@@ -37,3 +40,23 @@ def absolute_store(url: str, folder: Path) -> str:
     if rest.startswith("/") and not rest.startswith("//"):
         return f"{scheme}:///{folder / rest[1:]}"
     return url
+
+
+def anchored(value: Any, folder: Path) -> Any:
+    """A spec, or what is in one, with each ``Path`` in it absolute; links are not followed."""
+    match value:
+        case Path():
+            return folder / value
+        case Spec():
+            kids = {
+                name: anchored(getattr(value, name), folder) for name in type(value).model_fields
+            }
+            return value.model_copy(update=kids)
+        case dict():
+            items = cast("dict[object, object]", value).items()
+            return {key: anchored(kid, folder) for key, kid in items}
+        case list() | tuple():
+            rest = cast("list[object] | tuple[object, ...]", value)
+            return type(rest)(anchored(kid, folder) for kid in rest)
+        case _:
+            return value

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prunella import plugins
-from prunella.plugins import PlatformPlugin, ProbePlugin, StorePlugin
+from prunella.plugins import PlatformPlugin, ProbePlugin, ReleasePlugin, StorePlugin
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +16,7 @@ class Registry:
     probes: Mapping[str, ProbePlugin]
     platforms: Mapping[str, PlatformPlugin]
     stores: Mapping[str, StorePlugin]
+    releases: Mapping[str, ReleasePlugin] = field(default_factory=dict[str, ReleasePlugin])
 
     @classmethod
     def discovered(cls) -> Registry:
@@ -24,4 +25,4 @@ class Registry:
         Raises:
             PermanentError: a third party's plugin cannot be loaded.
         """
-        return cls(plugins.probes(), plugins.platforms(), plugins.stores())
+        return cls(plugins.probes(), plugins.platforms(), plugins.stores(), plugins.releases())

@@ -7,6 +7,7 @@ from prunella.config.faults import Report
 from prunella.config.node import Node
 from prunella.config.registry import Registry
 from prunella.config.words import Path, show_duration, show_ratio, unknown
+from prunella.spec import Spec
 
 _PAIRS: tuple[tuple[Path, Path], ...] = (  # the first is never above the second
     (("thresholds", "degraded_error_rate"), ("thresholds", "failed_error_rate")),
@@ -52,6 +53,31 @@ def check_healing(
                 f"'{high[-1]}' of {_show(high, upper)}, expected at most that",
             )
     _check_ladder(node, own, report)
+
+
+def check_scale(
+    node: Node, subject: str, service: schema.Service, platform: Spec | None, report: Report
+) -> None:
+    """Rules on a service's ``scale``: against itself, and against the replicas of its platform."""
+    scale = service.scale
+    if scale is None:
+        return
+    spot = node.find("scale", "min") or node.find("scale")
+    assert spot is not None
+    if scale.min > scale.max:
+        report.add(
+            spot.place,
+            f"'min' of {subject} is {scale.min}, which is above its 'max' of {scale.max}, "
+            "expected at most that",
+        )
+        return
+    replicas: object = getattr(platform, "replicas", None)
+    if isinstance(replicas, int) and not scale.min <= replicas <= scale.max:
+        report.add(
+            (node.find(service.platform, "replicas") or spot).place,
+            f"'replicas' of {subject} is {replicas}, which its 'scale' does not allow, "
+            f"expected from {scale.min} to {scale.max}",
+        )
 
 
 def _check_ladder(node: Node, own: schema.Healing, report: Report) -> None:

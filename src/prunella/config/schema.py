@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic.config import JsonDict
@@ -90,6 +90,12 @@ HealMode = Annotated[
 ]
 
 
+# What takes a remedy back is none itself.
+Remedy = Literal[
+    ActionKind.RESTART, ActionKind.SCALE_UP, ActionKind.ROLLBACK, ActionKind.CIRCUIT_BREAK
+]
+
+
 class Thresholds(Spec):
     response_time: Duration = Field(
         default=_POLICY.response_time_s,
@@ -113,6 +119,10 @@ class Verify(Spec):
     deadline: Duration = Field(
         default=_POLICY.deadline_s,
         description="A remedy that has not helped by then was ineffective.",
+    )
+    rollback_soak: Duration = Field(
+        default=_POLICY.rollback_soak_s,
+        description="How long a service must stay well before a rollback counts.",
     )
 
 
@@ -235,7 +245,7 @@ class Healing(Spec):
         default=Cadence(), description="How often to look at what is not well."
     )
     guards: Guards = Field(default=Guards(), description="Limits that every action is held to.")
-    ladder: dict[SymptomKind, tuple[ActionKind, ...]] = Field(
+    ladder: dict[SymptomKind, tuple[Remedy, ...]] = Field(
         default={},
         description="Remedies in order, for each symptom that is to differ from the default.",
     )
@@ -266,8 +276,20 @@ class Defaults(Healing):
     )
 
 
+class Scale(Spec):
+    min: int = Field(
+        default=_POLICY.scale_min, ge=1, le=1000, description="Never fewer replicas than this."
+    )
+    max: int = Field(ge=1, le=1000, description="Never more replicas than this.")
+    ttl: Duration = Field(
+        default=_POLICY.debt_ttl_s,
+        description="Replicas that were added are taken away again after this time, one by one, "
+        "if the symptom stays away.",
+    )
+
+
 class Service(Healing):
-    """One service. The section of its platform is checked by that platform's spec."""
+    """One service. Its platform's section and its release are checked by their plugins' specs."""
 
     name: str | None = Field(
         default=None, min_length=1, max_length=200, description="For people. Default: the id."
@@ -276,6 +298,14 @@ class Service(Healing):
     probes: list[Any] = Field(default=[], description="What measures it.")
     domain: str = Field(
         default=_POLICY.domain, description="Failure domain: services that can fail together."
+    )
+    scale: Scale | None = Field(
+        default=None, description="Between which numbers it may be scaled. Default: it is not."
+    )
+    release: dict[str, Any] = Field(
+        default={},
+        description="What it can be rolled back to, from a source of the given kind. Without a "
+        "kind: the versions that its platform itself knows.",
     )
 
 

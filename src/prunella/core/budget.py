@@ -6,18 +6,23 @@ from collections.abc import Sequence
 from zlib import crc32
 
 from prunella.core.ledger import Attempt
-from prunella.core.model import Instant, Outcome, ServiceId
+from prunella.core.model import ActionKind, Instant, Outcome, ServiceId
 from prunella.core.policy import Policy
 
 INEFFECTIVE = frozenset({Outcome.INEFFECTIVE, Outcome.RELAPSED, Outcome.ERROR, Outcome.INTERRUPTED})
 
 
 def within(attempts: Sequence[Attempt], window_s: float, now: Instant) -> list[Attempt]:
-    """The attempts that count in a window, newest first; cancelled ones never count."""
+    """The attempts that count in a window, newest first.
+
+    What was cancelled never counts, and neither does taking a remedy back.
+    """
     return [
         attempt
         for attempt in attempts
-        if now - attempt.at < window_s and attempt.outcome is not Outcome.CANCELLED
+        if now - attempt.at < window_s
+        and attempt.outcome is not Outcome.CANCELLED
+        and attempt.kind is not ActionKind.SCALE_DOWN
     ]
 
 
@@ -30,9 +35,13 @@ def backoff_until(
     with each try and forgets with each half-life. The ±25 % jitter comes from a hash of service
     and try, so that services which failed together do not come back together.
     """
-    if not attempts:
+    ends = [
+        attempt.ended_at or attempt.at
+        for attempt in attempts
+        if attempt.kind is not ActionKind.SCALE_DOWN
+    ]
+    if not ends:
         return now
-    ends = [attempt.ended_at or attempt.at for attempt in attempts]
     weight = sum(0.5 ** (max(0.0, now - end) / policy.backoff_half_life_s) for end in ends)
     if weight < 0.5:
         return now

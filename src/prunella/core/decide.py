@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from prunella.core import targets
 from prunella.core.fleet import FleetView
 from prunella.core.guards import Guard, Proposal, guards
 from prunella.core.health import Diagnosis
-from prunella.core.ladder import next_rung, refine
+from prunella.core.ladder import is_fresh, refine, rungs, turn
 from prunella.core.ledger import LedgerView, Veto
 from prunella.core.machine import Phase
 from prunella.core.model import (
     Action,
     ActionKind,
+    Debt,
     Health,
-    Instance,
-    InstanceState,
     Instant,
     Mode,
+    Scope,
     ServiceId,
     Status,
     Symptom,
@@ -42,6 +43,10 @@ class Reason(StrEnum):
     OBSERVED = "observed"
     HEAL = "heal"
     FORCED = "forced"
+    OWING = "owing"  # a mitigation stands, and is not to be taken back yet
+    TAKE_BACK = "take-back"  # a mitigation has served its time
+    PUT_BACK = "put-back"  # it was taken back too early
+    SETTLED = "settled"  # what a mitigation has changed is as it was
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,7 @@ class Snapshot:
         status: None when the platform cannot tell: then nothing is done.
         grace_until: until then samples are no evidence against the service; past once it is up.
         ledger: what is remembered; in the store's transaction it is read anew.
+        load: share of its limit that the busiest measured resource is at; None: none is measured.
     """
 
     service: ServiceId
@@ -70,12 +76,13 @@ class Snapshot:
     phase: Phase
     diagnosis: Diagnosis
     status: Status | None
-    capabilities: frozenset[ActionKind]
+    capabilities: Mapping[ActionKind, Scope]
     now: Instant
     ledger: LedgerView = field(default_factory=LedgerView)
     fleet: FleetView = field(default_factory=FleetView)
     grace_until: Instant = Instant(0.0)
     forced: Forced | None = None
+    load: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +94,7 @@ class Decision:
         wake_at: when to decide again if nothing happens before; None: on the next change.
         vetoes: the guards that spoke against the action, with their reasons.
         symptom: what the decision answers to.
+        settles: the debt that is paid, when that is all there is to do.
     """
 
     reason: Reason
@@ -95,6 +103,7 @@ class Decision:
     wake_at: Instant | None = None
     vetoes: tuple[Veto, ...] = ()
     symptom: Symptom | None = None
+    settles: Debt | None = None
 
 
 _NO_SYMPTOM = {
@@ -103,6 +112,8 @@ _NO_SYMPTOM = {
     Health.SUSPECT: Decision(Reason.BELOW_THRESHOLD, "suspicion, not confirmed yet"),
 }
 _LEAST_WAIT_S = 0.001
+_HEADROOM = 0.8  # an instance is taken away if the others stay below this share of their limit
+_LOOK_AGAIN_S = 30.0  # at the load of a service that has a mitigation to give back
 _BUSY = Decision(Reason.BUSY, "an earlier action is not finished")
 _OFF = Decision(Reason.OFF, "healing is off for this service")
 
@@ -119,26 +130,18 @@ def vet(snap: Snapshot, action: Action, chain: tuple[Guard, ...] | None = None) 
         fleet=snap.fleet,
         grace_until=snap.grace_until,
         now=snap.now,
+        scope=snap.capabilities.get(action.kind, Scope.INSTANCE),
     )
+    takes_back = proposal.takes_back
     found: list[Veto] = []
     for guard in guards() if chain is None else chain:
         if snap.forced is not None and (guard.yields or guard.name in snap.forced.override):
             continue
+        if guard.remedies and takes_back:
+            continue
         if (veto := guard.judge(proposal)) is not None:
             found.append(veto)
     return tuple(found)
-
-
-def target(snap: Snapshot, kind: ActionKind) -> Action:
-    """The absolute target: the instance that is gone, else the next running one in turn."""
-    instances = snap.status.instances if snap.status is not None else ()
-    if kind is not ActionKind.RESTART or not instances:
-        return Action(kind, snap.service)
-    gone = [i for i in instances if i.state is InstanceState.EXITED]
-    alive = [i for i in instances if i.state is InstanceState.RUNNING]
-    pool: list[Instance] = gone or alive or list(instances)
-    chosen = pool[0] if gone else pool[len(snap.ledger.attempts) % len(pool)]
-    return Action(kind, snap.service, instance=chosen.id, identity=chosen.identity)
 
 
 def wake_after(vetoes: Sequence[Veto], now: Instant) -> Instant | None:
@@ -160,27 +163,94 @@ def decide(snap: Snapshot, chain: tuple[Guard, ...] | None = None) -> Decision:
     if snap.phase is not Phase.WATCHING:
         return Decision(Reason.BUSY, f"the service is {snap.phase}")
     if snap.diagnosis.symptom is None:
-        return _NO_SYMPTOM[snap.diagnosis.health]
+        owing = snap.ledger.debts and snap.diagnosis.health is Health.HEALTHY
+        return _repay(snap, chain) if owing else _NO_SYMPTOM[snap.diagnosis.health]
     symptom = refine(snap.diagnosis.symptom, snap.ledger, snap.policy, snap.now)
     if snap.policy.mode is Mode.OFF:
         return _OFF
     if not _worth_healing(symptom):
         return Decision(Reason.DEGRADED, f"degraded, not failed: {symptom.evidence}")
-    kind = next_rung(symptom.kind, snap.ledger, snap.policy, snap.capabilities)
+    if (restored := targets.put_back(snap.service, snap.status, snap.ledger)) is not None:
+        detail = f"taken back too early: {symptom.evidence}"
+        return _propose(snap, restored, Reason.PUT_BACK, detail, symptom, chain)
+    return _heal(snap, symptom, chain)
+
+
+def _heal(snap: Snapshot, symptom: Symptom, chain: tuple[Guard, ...] | None) -> Decision:
+    """Propose the remedy whose turn it is, among those that make sense for this service now."""
+    fresh = is_fresh(symptom, snap.ledger)
+    able = rungs(symptom, snap.policy, snap.capabilities, fresh=fresh)
+    ruled_out = _ruled_out(snap, able, symptom, chain)
+    if fresh and ActionKind.ROLLBACK in ruled_out:
+        able = (*able, *rungs(symptom, snap.policy, snap.capabilities, fresh=False))
+    able = tuple(kind for kind in dict.fromkeys(able) if kind not in ruled_out)
+    kind = turn(able, snap.ledger)
+    unfit = "".join(f"; no {other}: {veto.reason}" for other, veto in ruled_out.items())
     if kind is None:
-        detail = f"no remedy left for {symptom.kind}: {symptom.evidence}"
-        return Decision(Reason.EXHAUSTED, detail, symptom=symptom)
-    action = target(snap, kind)
+        detail = f"no remedy left for {symptom.kind}: {symptom.evidence}{unfit}"
+        vetoes = tuple(ruled_out.values())
+        return Decision(Reason.EXHAUSTED, detail, vetoes=vetoes, symptom=symptom)
+    action = targets.aim(kind, snap.service, snap, symptom)
+    detail = f"{symptom.kind}: {symptom.evidence}{unfit}"
+    return _propose(snap, action, Reason.HEAL, detail, symptom, chain)
+
+
+def _ruled_out(
+    snap: Snapshot,
+    kinds: Sequence[ActionKind],
+    symptom: Symptom,
+    chain: tuple[Guard, ...] | None,
+) -> dict[ActionKind, Veto]:
+    """Remedies that make no sense here, whatever the time; each with its reason."""
+    sane = {guard.name for guard in (guards() if chain is None else chain) if guard.sanity}
+    found: dict[ActionKind, Veto] = {}
+    for kind in kinds:
+        for veto in vet(snap, targets.aim(kind, snap.service, snap, symptom), chain):
+            if veto.guard in sane:
+                found.setdefault(kind, veto)
+    return found
+
+
+def _propose(
+    snap: Snapshot,
+    action: Action,
+    reason: Reason,
+    detail: str,
+    symptom: Symptom | None,
+    chain: tuple[Guard, ...] | None,
+) -> Decision:
     vetoes = vet(snap, action, chain)
     if vetoes:
         exhausting = {g.name for g in guards() if g.exhausts}
         final = next((v for v in vetoes if v.guard in exhausting), None)
         if final is not None:
             return Decision(Reason.EXHAUSTED, final.reason, None, None, vetoes, symptom)
-        detail = "; ".join(veto.reason for veto in vetoes)
-        return Decision(Reason.VETOED, detail, None, wake_after(vetoes, snap.now), vetoes, symptom)
-    reason = Reason.OBSERVED if snap.policy.mode is Mode.OBSERVE else Reason.HEAL
-    return Decision(reason, f"{symptom.kind}: {symptom.evidence}", action, None, (), symptom)
+        said = "; ".join(veto.reason for veto in vetoes)
+        return Decision(Reason.VETOED, said, None, wake_after(vetoes, snap.now), vetoes, symptom)
+    if snap.policy.mode is Mode.OBSERVE:
+        reason = Reason.OBSERVED
+    return Decision(reason, detail, action, None, (), symptom)
+
+
+def _repay(snap: Snapshot, chain: tuple[Guard, ...] | None) -> Decision:
+    """Take a mitigation back, one instance at a time, once it is due and the load allows it."""
+    debt = snap.ledger.debts[0]
+    if snap.status is None or snap.policy.mode is not Mode.AUTO:
+        return _NO_SYMPTOM[Health.HEALTHY]
+    present = snap.status.desired
+    if present <= debt.before:
+        return Decision(Reason.SETTLED, f"back to {present} instances", settles=debt)
+    if snap.now < debt.due_at:
+        left_s = debt.due_at - snap.now
+        detail = f"{present} instances in place of {debt.before} for {left_s:.0f} s more"
+        return Decision(Reason.OWING, detail, wake_at=debt.due_at)
+    if snap.load is not None and snap.load * present / (present - 1) > _HEADROOM:
+        again = Instant(snap.now + _LOOK_AGAIN_S)
+        detail = f"{present} instances stay: they are at {snap.load:.0%} of their limit"
+        return Decision(Reason.OWING, detail, wake_at=again)
+    action = targets.scale(ActionKind.SCALE_DOWN, snap.service, present, present - 1)
+    detail = f"{debt.granted} instances have served their time"
+    return _propose(snap, action, Reason.TAKE_BACK, detail, None, chain)
 
 
 def _worth_healing(symptom: Symptom) -> bool:
@@ -193,9 +263,9 @@ def _forced(snap: Snapshot, forced: Forced, chain: tuple[Guard, ...] | None) -> 
     kind = forced.kind or ActionKind.RESTART
     if kind not in snap.capabilities:
         able = ", ".join(sorted(snap.capabilities)) or "nothing"
-        veto = Veto("capability", f"this platform cannot {kind}; it can do: {able}")
+        veto = Veto("capability", f"this service cannot be given {kind}; it can: {able}")
         return Decision(Reason.VETOED, veto.reason, None, None, (veto,), symptom)
-    action = target(snap, kind)
+    action = targets.aim(kind, snap.service, snap, symptom)
     vetoes = vet(snap, action, chain)
     if vetoes:
         detail = "; ".join(veto.reason for veto in vetoes)

@@ -6,13 +6,15 @@ one value out, no loop over the past. The window of past verdicts is a bit set i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from prunella.core.machine import Phase
 from prunella.core.model import (
     Cause,
     Health,
+    InstanceId,
     InstanceState,
     Instant,
     Observation,
@@ -40,6 +42,8 @@ class Vitals(NamedTuple):
         good_since: the first of the present run of passes in time; None while there is none.
         bad_since: the first of the present run of failures or slow passes; None likewise.
         latency_s: mean over the newest passes.
+        load: mean over the newest measurements of a resource, as a share of its limit; None: the
+            probe measures none.
     """
 
     samples: int = 0
@@ -57,6 +61,7 @@ class Vitals(NamedTuple):
     latency_s: float = 0.0
     cause: Cause | None = None
     detail: str = ""
+    load: float | None = None
 
     @property
     def error_rate(self) -> float:
@@ -67,9 +72,18 @@ class Vitals(NamedTuple):
 FRESH = Vitals()
 
 
+class ProbeKey(NamedTuple):
+    """Which probe, and for one that measures every instance by itself, of which instance."""
+
+    number: int
+    instance: InstanceId | None = None
+
+
 def fold(vitals: Vitals, seen: Observation, policy: Policy) -> Vitals:
     """Take in one observation. INCONCLUSIVE changes nothing but the count of blind ones."""
-    verdict, at, latency_s, cause, detail = seen
+    verdict, at, latency_s, cause, detail, load = seen
+    if load is not None:
+        load = load if vitals.load is None else vitals.load + _SMOOTHING * (load - vitals.load)
     if verdict is Verdict.INCONCLUSIVE:
         return vitals._replace(blind_in_a_row=vitals.blind_in_a_row + 1, last_at=at, detail=detail)
     samples = min(vitals.samples + 1, WINDOW)
@@ -92,6 +106,7 @@ def fold(vitals: Vitals, seen: Observation, policy: Policy) -> Vitals:
             vitals.latency_s,
             cause,
             detail,
+            load,
         )
     passes = vitals.passes_in_a_row + 1
     mean_s = vitals.latency_s
@@ -117,6 +132,7 @@ def fold(vitals: Vitals, seen: Observation, policy: Policy) -> Vitals:
             mean_s,
             None,
             detail,
+            load,
         )
     good = vitals.good_in_a_row + 1
     return Vitals(
@@ -135,6 +151,7 @@ def fold(vitals: Vitals, seen: Observation, policy: Policy) -> Vitals:
         mean_s,
         None,
         detail,
+        load,
     )
 
 
@@ -168,7 +185,23 @@ def exited(status: Status | None, now: Instant) -> Symptom | None:
     running = any(i.state is InstanceState.RUNNING for i in status.instances)
     evidence = "; ".join(f"instance {i.id}: {i.detail or 'exited'}" for i in gone[:3])
     severity = Health.DEGRADED if running else Health.FAILED
-    return Symptom(SymptomKind.DOWN, severity, now, evidence, factual=True)
+    return Symptom(
+        SymptomKind.DOWN, severity, now, evidence, factual=True, instances=tuple(i.id for i in gone)
+    )
+
+
+def condemned(status: Status | None, now: Instant) -> Symptom | None:
+    """The symptom that the platform's own checks of its instances are."""
+    running = [i for i in status.instances if i.state is InstanceState.RUNNING] if status else []
+    sick = [i for i in running if i.verdict is Verdict.FAIL]
+    if not sick:
+        return None
+    named = ", ".join(str(i.id) for i in sick[:3])
+    evidence = f"its platform's own check says that {named} is unhealthy"
+    severity = Health.FAILED if len(sick) == len(running) else Health.DEGRADED
+    return Symptom(
+        SymptomKind.ERRORING, severity, now, evidence, instances=tuple(i.id for i in sick)
+    )
 
 
 def symptom_of(vitals: Vitals, policy: Policy) -> Symptom | None:
@@ -197,20 +230,21 @@ def symptom_of(vitals: Vitals, policy: Policy) -> Symptom | None:
 
 
 def diagnose(
-    probes: Sequence[Vitals], status: Status | None, policy: Policy, now: Instant
+    probes: Mapping[ProbeKey, Vitals], status: Status | None, policy: Policy, now: Instant
 ) -> Diagnosis:
     """Fold all that is known of a service into one belief.
 
     Args:
-        probes: one per probe; a service without probes is judged by its platform alone.
+        probes: a service without probes is judged by its platform alone.
         status: as the platform sees it; None when it cannot tell.
         now: the moment a fact is dated at, if it is new.
     """
-    found = [s for s in (symptom_of(vitals, policy) for vitals in probes) if s is not None]
-    if (fact := exited(status, now)) is not None:
-        found.append(fact)
+    found = _confirmed(probes, policy)
+    found += [s for s in (exited(status, now), condemned(status, now)) if s is not None]
     if found:
         worst = min(found, key=lambda s: (not s.factual, _PRECEDENCE.index(s.kind), s.since))
+        if any(v.failing and v.cause is Cause.SATURATED for v in probes.values()):
+            worst = replace(worst, saturated=True)
         severity = Health.FAILED if any(s.severity is Health.FAILED for s in found) else None
         return Diagnosis(severity or worst.severity, worst)
     if not probes:
@@ -218,11 +252,41 @@ def diagnose(
             i.state is InstanceState.RUNNING for i in status.instances
         )
         return Diagnosis(Health.HEALTHY if alive else Health.UNKNOWN)
-    if any(v.samples == 0 or v.blind_in_a_row >= policy.fall for v in probes):
+    if any(v.samples == 0 or v.blind_in_a_row >= policy.fall for v in probes.values()):
         return Diagnosis(Health.UNKNOWN)
-    if any(v.bad_since is not None or v.failing or v.slow for v in probes):
+    if any(v.bad_since is not None or v.failing or v.slow for v in probes.values()):
         return Diagnosis(Health.SUSPECT)
     return Diagnosis(Health.HEALTHY)
+
+
+def _confirmed(probes: Mapping[ProbeKey, Vitals], policy: Policy) -> list[Symptom]:
+    """What each probe confirms; where it measures every instance, the sick ones together.
+
+    A service has not failed as a whole while one of its instances answers well.
+    """
+    found: list[Symptom] = []
+    sick: dict[int, list[tuple[InstanceId, Symptom]]] = {}
+    for key, vitals in probes.items():
+        symptom = symptom_of(vitals, policy)
+        if symptom is None:
+            continue
+        if key.instance is None:
+            found.append(symptom)
+        else:
+            sick.setdefault(key.number, []).append((key.instance, symptom))
+    for number, symptoms in sick.items():
+        worst = min((s for _, s in symptoms), key=lambda s: (_PRECEDENCE.index(s.kind), s.since))
+        partly = len(symptoms) < sum(key.number == number for key in probes)
+        instances = tuple(instance for instance, _ in symptoms)
+        evidence = f"instance {', '.join(instances[:3])}: {worst.evidence}"
+        severity = Health.DEGRADED if partly else worst.severity
+        found.append(replace(worst, severity=severity, evidence=evidence, instances=instances))
+    return found
+
+
+def busiest(probes: Iterable[Vitals]) -> float | None:
+    """The highest load among what is measured; None: nothing measures one."""
+    return max((v.load for v in probes if v.load is not None), default=None)
 
 
 def status_word(health: Health, phase: Phase) -> str:

@@ -17,6 +17,7 @@ from prunella.core.model import (
     Action,
     ActionId,
     ActionKind,
+    Debt,
     Hold,
     IncidentId,
     Instant,
@@ -24,6 +25,7 @@ from prunella.core.model import (
     ServiceId,
     Stamp,
     SymptomKind,
+    Version,
 )
 
 Scalar = str | int | float | bool | None
@@ -41,6 +43,8 @@ class EntryKind(StrEnum):
     HOLD = "hold"
     HOLD_LIFTED = "hold-lifted"
     LIFECYCLE = "lifecycle"  # started, adopted, stopped, by Prunella and not as a remedy
+    VERSION = "version"  # deployed, or soaked
+    DEBT = "debt"  # a remedy that is to be taken back: granted, or settled
     STORM = "storm"
     DAEMON = "daemon"
 
@@ -58,6 +62,38 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Grant:
+    """The lease of a mitigation, as it is written; ``Debt`` is how it is read.
+
+    Attributes:
+        before: the number of replicas that there was; ``granted``: that there may be now.
+        due: from when on it is to be taken back.
+    """
+
+    before: int
+    granted: int
+    due: Stamp
+    extended_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Something learnt about the version that a service runs: deployed, or soaked.
+
+    Attributes:
+        soaked: it has run healthy through its soak; else it has been deployed just now.
+        actor: who deployed it; empty where that is not known.
+    """
+
+    service: ServiceId
+    revision: str
+    at: Stamp
+    soaked: bool = False
+    actor: str = ""
+    evidence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Intent:
     """An action about to be carried out; durable before its effect.
 
@@ -65,8 +101,10 @@ class Intent:
         failing_since: first failing evidence, where downtime starts; None for a forced action on
             a service that was well.
         event: CONFIRMED or FORCED, the move of the machine that this intent is.
-        observed: record that this would have been done, and do not do it: the action is stored
-            as ended with ``Outcome.OBSERVED`` and the service's phase stays.
+        ended: set for what Prunella does not carry out: OBSERVED, it would have been done, or
+            FOREIGN, the platform has done it by itself. The action is stored as ended with this
+            outcome, and the service's phase stays.
+        grant: a mitigation's lease, written with the intent and in place of an earlier one.
     """
 
     action: Action
@@ -78,7 +116,8 @@ class Intent:
     failing_since: Stamp | None
     event: Event
     evidence: str = ""
-    observed: bool = False
+    ended: Outcome | None = None
+    grant: Grant | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,12 +205,17 @@ class LedgerView(NamedTuple):
         running: services that have an action without an outcome, with it.
         fleet_started: when the fleet's newest actions began, newest first, at most 16.
         holds: live holds on this service and on the whole instance.
+        versions: deployments of this service, newest first, at most 32, the last one that soaked
+            always among them.
+        debts: remedies of this service that are still to be taken back, at most one of a kind.
     """
 
     attempts: tuple[Attempt, ...] = ()
     running: frozenset[ServiceId] = frozenset()
     fleet_started: tuple[Instant, ...] = ()
     holds: tuple[Hold, ...] = ()
+    versions: tuple[Version, ...] = ()
+    debts: tuple[Debt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,9 @@ class Event(StrEnum):
     EXECUTED = "executed"
     ACTION_FAILED = "action_failed"
     INTERRUPTED = "interrupted"  # Prunella died in between and the effect is there: adopt it
+    CANCELLED = "cancelled"  # somebody else changed the target meanwhile
     LOST = "lost"  # Prunella died in between and the effect is not there
+    CONTINUED = "continued"  # what was done so far is proven: on to the next instance
     RECOVERED = "recovered"
     RELAPSED = "relapsed"  # no recovery by the deadline, or one that did not last
     COOLED = "cooled"
@@ -40,6 +42,8 @@ TRANSITIONS: Mapping[tuple[Phase, Event], Phase] = MappingProxyType(
         (P.ACTING, E.ACTION_FAILED): P.COOLING,
         (P.ACTING, E.INTERRUPTED): P.VERIFYING,
         (P.ACTING, E.LOST): P.COOLING,
+        (P.ACTING, E.CANCELLED): P.WATCHING,
+        (P.VERIFYING, E.CONTINUED): P.ACTING,
         (P.VERIFYING, E.RECOVERED): P.WATCHING,
         (P.VERIFYING, E.RELAPSED): P.COOLING,
         (P.COOLING, E.COOLED): P.WATCHING,

@@ -56,6 +56,7 @@ class Observation(NamedTuple):
     latency_s: float
     cause: Cause | None = None
     detail: str = ""
+    load: float | None = None  # share of its limit that a measured resource is at; 1.0: all of it
 
 
 class Health(StrEnum):
@@ -80,13 +81,21 @@ class SymptomKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Symptom:
-    """A confirmed fault. ``factual``: known from an exit, not inferred from samples."""
+    """A confirmed fault.
+
+    Attributes:
+        factual: known from an exit, not inferred from samples.
+        saturated: a resource is at its limit; what is slow is slow because of load.
+        instances: those that are sick, where that is known; empty for the service as a whole.
+    """
 
     kind: SymptomKind
     severity: Health
     since: Instant
     evidence: str
     factual: bool = False
+    saturated: bool = False
+    instances: tuple[InstanceId, ...] = ()
 
 
 class ActionKind(StrEnum):
@@ -94,8 +103,23 @@ class ActionKind(StrEnum):
 
     RESTART = "restart"
     SCALE_UP = "scale-up"
+    SCALE_DOWN = "scale-down"  # takes a scale-up back; never a remedy
     ROLLBACK = "rollback"
     CIRCUIT_BREAK = "circuit-break"
+
+
+class Scope(StrEnum):
+    """In which pieces a platform carries out a kind of action."""
+
+    INSTANCE = "instance"  # one instance a call; the next one is asked for when that one is proven
+    SERVICE = "service"  # all of it in one call; the platform itself goes one by one
+
+
+class Run(NamedTuple):
+    """One run of one instance; see ``Instance.identity``."""
+
+    instance: InstanceId
+    identity: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +128,16 @@ class Action:
 
     Attributes:
         instance: the replica to act on; None for the service as a whole.
-        identity: a restart replaces the run that had this identity (see ``Instance.identity``);
-            once another run is there, the action has been carried out, whoever did it.
+        identity: a restart replaces the run that had this identity (see ``Instance.identity`` and
+            ``Status.identity``); once another run is there, the action has been carried out,
+            whoever did it.
         replicas: the wanted number, for scaling.
         revision: the wanted version, for a rollback.
+        before: the number or the version that it starts from. Where neither that nor the target
+            is found, somebody else has changed it meanwhile, and their change wins.
+        runs: what is replaced one after the other, the first as a canary, where the platform
+            carries this out instance by instance. Each call of the platform gets one of them as
+            ``instance`` and ``identity``.
     """
 
     kind: ActionKind
@@ -116,6 +146,8 @@ class Action:
     identity: str = ""
     replicas: int | None = None
     revision: str | None = None
+    before: str = ""
+    runs: tuple[Run, ...] = ()
 
 
 class InstanceState(StrEnum):
@@ -127,8 +159,16 @@ class InstanceState(StrEnum):
 class Instance(NamedTuple):
     """One replica as the platform sees it now.
 
-    ``identity`` names this run and no other one, for example pid, start time and boot; it is
-    empty where the platform cannot tell two runs apart.
+    Attributes:
+        identity: names this run and no other one, for example pid, start time and boot; empty
+            where the platform cannot tell two runs apart.
+        detail: how it ended, or what is odd about it.
+        revision: the version that it runs, where the platform knows.
+        verdict: what the platform's own check says (a Docker HEALTHCHECK); None: it has none, or
+            has not said yet. FAIL is confirmed already: such checks have a hysteresis of their own.
+        restart_count: how often the platform has restarted it by itself, as far as it counts.
+        address, port: where it answers, for probes with ``{address}`` or ``{port}``; 0 and empty
+            where that is not known.
     """
 
     id: InstanceId
@@ -136,19 +176,36 @@ class Instance(NamedTuple):
     identity: str = ""
     detail: str = ""
     pids: tuple[int, ...] = ()
+    revision: str = ""
+    verdict: Verdict | None = None
+    restart_count: int = 0
+    address: str = ""
+    port: int = 0
 
 
 class Status(NamedTuple):
-    """All replicas of a service as its platform sees them now, and how many there should be."""
+    """All replicas of a service as its platform sees them now.
+
+    Attributes:
+        desired: how many replicas there should be.
+        revision: the version that is deployed; None where the platform does not know.
+        identity: changes with each restart of the service as a whole, where the platform
+            restarts in ``Scope.SERVICE``.
+    """
 
     instances: tuple[Instance, ...]
     desired: int
     revision: str | None = None
+    identity: str = ""
 
 
 class FactKind(StrEnum):
+    """What has happened; whoever is told asks the platform for the whole picture."""
+
     EXITED = "exited"
     STARTED = "started"
+    VERDICT = "verdict"  # the platform's own check has changed its mind
+    CHANGED = "changed"  # another version, number or configuration
 
 
 class Fact(NamedTuple):
@@ -187,5 +244,41 @@ class Outcome(StrEnum):
     RELAPSED = "relapsed"
     ERROR = "error"
     INTERRUPTED = "interrupted"
-    OBSERVED = "observed"
-    CANCELLED = "cancelled"
+    OBSERVED = "observed"  # would have been done
+    FOREIGN = "foreign"  # done by the platform itself, and counted
+    CANCELLED = "cancelled"  # somebody else changed it meanwhile: their change wins
+
+
+class Version(NamedTuple):
+    """One deployment of one version of a service, on this boot's clock.
+
+    Attributes:
+        actor: who deployed it, as far as we know; "prunella" for a rollback.
+        soaked_at: when it had run healthy for the whole soak; None: it has not.
+        evidence: of that.
+    """
+
+    revision: str
+    deployed_at: Instant
+    actor: str = ""
+    soaked_at: Instant | None = None
+    evidence: str = ""
+
+
+class Debt(NamedTuple):
+    """A remedy that is to be taken back: the lease of a mitigation, on this boot's clock.
+
+    Attributes:
+        action: the newest action that granted it.
+        before: what there was, and will be again: a number of replicas.
+        granted: what the remedy has raised it to.
+        due_at: from when on it is taken back, if the symptom stays away.
+        extended_count: how often the symptom came back when it was taken away.
+    """
+
+    kind: ActionKind
+    action: ActionId
+    before: int
+    granted: int
+    due_at: Instant
+    extended_count: int = 0

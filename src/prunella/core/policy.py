@@ -6,20 +6,13 @@ writing any of them down; ``docs/healing-model.md`` says where each comes from.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from prunella.core.model import ActionKind, Mode, SymptomKind
 
 WINDOW = 100  # conclusive observations that an error rate is computed over, at most
 BURST = 16  # newest actions of the whole fleet that are remembered, at most
-
-DEFAULT_LADDER: dict[SymptomKind, tuple[ActionKind, ...]] = {
-    SymptomKind.DOWN: (ActionKind.RESTART,),
-    SymptomKind.HUNG: (ActionKind.RESTART,),
-    SymptomKind.ERRORING: (ActionKind.RESTART,),
-    SymptomKind.SLOW: (ActionKind.RESTART,),
-    SymptomKind.FLAPPING: (),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +37,7 @@ class Policy:
     grace_s: float = 10.0  # after a start samples are no evidence, until `rise` of them are good
     soak_s: float = 60.0
     deadline_s: float = 300.0
+    rollback_soak_s: float = 300.0  # as soak_s, after a rollback
 
     backoff_base_s: float = 1.0
     backoff_cap_s: float = 300.0
@@ -59,9 +53,16 @@ class Policy:
 
     min_healthy_ratio: float = 0.51
 
-    ladder: dict[SymptomKind, tuple[ActionKind, ...]] = field(
-        default_factory=lambda: dict(DEFAULT_LADDER)
-    )
+    scale_min: int = 1
+    scale_max: int = 0  # 0: is not to be scaled
+    debt_ttl_s: float = 600.0  # extra replicas are taken back after it, if the symptom stays away
+
+    release_soak_s: float = 600.0  # a version that ran healthy for so long can be returned to
+    irreversible: tuple[str, ...] = ()  # patterns of versions that are never rolled back from
+
+    ladder: Mapping[SymptomKind, tuple[ActionKind, ...]] = field(
+        default_factory=dict[SymptomKind, tuple[ActionKind, ...]]
+    )  # a user's own remedies, in place of ``core.ladder``'s for that symptom
 
 
 @dataclass(frozen=True, slots=True)

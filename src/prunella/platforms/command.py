@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
@@ -17,6 +17,7 @@ from prunella.core.model import (
     Instance,
     InstanceId,
     InstanceState,
+    Scope,
     Status,
 )
 from prunella.errors import PermanentError, TransientError
@@ -25,7 +26,7 @@ from prunella.spec import Duration, Spec
 
 MAIN = InstanceId("main")
 
-_CAPABILITIES = frozenset({ActionKind.RESTART})
+_CAPABILITIES = {ActionKind.RESTART: Scope.INSTANCE}
 _LINE_LENGTH = 200  # characters of a command's output that are kept
 _NOT_RUN = (126, 127)  # a shell's words for: may not be executed, not found
 
@@ -82,7 +83,7 @@ class CommandPlatform:
         self._identity = ""  # of the newest run that was seen, so that its end names it
 
     @property
-    def capabilities(self) -> frozenset[ActionKind]:
+    def capabilities(self) -> Mapping[ActionKind, Scope]:
         return _CAPABILITIES
 
     async def observe(self) -> Status:

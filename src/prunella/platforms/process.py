@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from prunella.core.model import Action, ActionKind, Epoch, Instant, Status
+from prunella.core.model import Action, ActionKind, Epoch, Instant, Scope, Status
 from prunella.errors import PermanentError, TransientError
 from prunella.platforms._child import Launch
 from prunella.platforms._records import Records
@@ -26,7 +26,7 @@ from prunella.spec import Duration, Size, Spec
 
 _MARKER_VARIABLE = "PRUNELLA_INSTANCE"
 _LOG_CADENCE_S = 5.0
-_CAPABILITIES = frozenset({ActionKind.RESTART})
+_CAPABILITIES = {ActionKind.RESTART: Scope.INSTANCE}
 
 
 class ProcessSpec(Spec):
@@ -75,7 +75,7 @@ class ProcessPlatform:
         self._rotation: asyncio.Task[None] | None = None
 
     @property
-    def capabilities(self) -> frozenset[ActionKind]:
+    def capabilities(self) -> Mapping[ActionKind, Scope]:
         return _CAPABILITIES
 
     async def observe(self) -> Status:

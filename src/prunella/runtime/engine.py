@@ -1,15 +1,14 @@
-"""One service: its beliefs, and one step of its healing per call.
+"""One service: one step of its healing per call.
 
 The engine gathers a snapshot, asks the core, writes what is about to happen, lets it happen and
 writes how it ended. It never sleeps: it says when it wants to be called again. Whoever drives it
-calls `observe` with each observation, `fact` with each fact, and `advance` until that has nothing
-more to do at once. On a virtual clock it is driven by the simulator, in the daemon by the runner.
+calls `observe` with each observation, `tell` with each fact, and `advance` until that has nothing
+more to do at once. On a virtual clock it is driven by the simulator, in the daemon by the ward.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -18,14 +17,16 @@ import structlog
 from prunella.core.budget import backoff_until
 from prunella.core.decide import Decision, Forced, Reason, Snapshot, decide, vet, wake_after
 from prunella.core.guards import Guard
-from prunella.core.health import FRESH, Diagnosis, Vitals, diagnose, fold
+from prunella.core.health import Diagnosis, ProbeKey, Vitals
+from prunella.core.ladder import OURSELVES
 from prunella.core.ledger import (
-    Attempt,
     Entry,
     EntryKind,
     Finish,
+    Grant,
     Intent,
     LedgerView,
+    Mark,
     ServiceRow,
     Step,
     Veto,
@@ -35,11 +36,13 @@ from prunella.core.model import (
     Action,
     ActionId,
     ActionKind,
+    Debt,
     Epoch,
     Health,
     Hold,
     IncidentId,
-    InstanceState,
+    Instance,
+    InstanceId,
     Instant,
     Mode,
     Observation,
@@ -47,25 +50,30 @@ from prunella.core.model import (
     ServiceId,
     Stamp,
     Status,
-    Verdict,
 )
 from prunella.core.policy import Policy
+from prunella.core.progress import has_begun, left
 from prunella.core.time import rebase, remaining_s
-from prunella.core.verify import has_come_up, judge
-from prunella.errors import PermanentError, StaleEpochError, TransientError
-from prunella.ports import Clock, Platform, Store
+from prunella.core.verify import is_proven, judge
+from prunella.errors import ConflictError, PermanentError, StaleEpochError, TransientError
+from prunella.ports import Clock, Platform, Release, Store
+from prunella.runtime.beliefs import Beliefs
 from prunella.runtime.fleet import Fleet
 from prunella.runtime.notices import Bus, Notice, Topic
+from prunella.runtime.past import Past
+from prunella.runtime.target import Target
 
 _log = structlog.get_logger("prunella.engine")
 _RETRY_S = 1.0  # after trouble with the store or the platform
-_CHANGES_KEPT = 512
-_MOVES_READ = 100  # more than a service makes in the 4 h that the guards look back
+_LOOK_S = 0.5  # between looks at a canary that nothing measures
+_FOREIGN_COUNT = 8  # restarts by the platform that are told one by one
+_EXTENSIONS = 6  # a mitigation that is needed again and again lasts 2**6 times as long at most
 _TOPIC_OF = {
     Health.DEGRADED: Topic.SERVICE_DEGRADED,
     Health.FAILED: Topic.SERVICE_FAILED,
     Health.HEALTHY: Topic.SERVICE_RECOVERED,
 }
+_QUIET = (Reason.WELL, Reason.BELOW_THRESHOLD, Reason.BUSY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,23 +102,26 @@ class Running:
 
 
 class Engine:
-    """Heals one service. Not for concurrent use: one `advance` at a time (the driver's duty)."""
+    """Heals one service. Not for concurrent use: one `advance` at a time (the driver's duty).
+
+    Attributes:
+        beliefs: what is seen of the service; safe to read from any thread, as are the others.
+    """
 
     __slots__ = (
-        "_attempts",
-        "_health_since",
+        "_foreign",
+        "_marks",
         "_noted",
+        "_past",
         "_pending",
-        "_platform",
-        "_released_at",
+        "_restarts_seen",
         "_running",
+        "_target",
         "_told",
         "_world",
         "action_count",
-        "changes",
+        "beliefs",
         "decision",
-        "diagnosis",
-        "grace_until",
         "last_restart",
         "name",
         "phase",
@@ -118,8 +129,6 @@ class Engine:
         "policy",
         "restart_count",
         "service",
-        "status",
-        "vitals",
         "wake_at",
     )
 
@@ -128,64 +137,75 @@ class Engine:
         service: ServiceId,
         name: str,
         policy: Policy,
-        probe_count: int,
+        probes: Sequence[bool],
         platform: Platform,
         world: World,
+        release: Release | None = None,
     ) -> None:
+        """Args: probes: for each one, whether it measures every instance by itself."""
         now = world.clock.now()
         self.service = service
         self.name = name
         self.policy = policy
-        self.vitals: list[Vitals] = [FRESH] * probe_count
-        self.status: Status | None = None
-        self.diagnosis = Diagnosis(Health.UNKNOWN)
+        self.beliefs = Beliefs(policy, probes, now)
         self.phase = Phase.WATCHING
         self.phase_since = now
         self.wake_at: Instant | None = None
-        self.grace_until = Instant(now + policy.grace_s)
         self.decision = Decision(Reason.BLIND, "nothing seen yet")
         self.restart_count = 0
         self.action_count = 0
         self.last_restart: datetime | None = None
-        self.changes: deque[tuple[Instant, Health]] = deque(maxlen=_CHANGES_KEPT)
-        self._health_since = now
         self._world = world
-        self._platform = platform
+        self._target = Target(service, platform, release, policy)
+        self._past = Past(service, world.store)
         self._running: Running | None = None
-        self._attempts: tuple[Attempt, ...] = ()
         self._pending: Step | None = None
+        self._marks: list[Mark] = []
+        self._foreign: list[InstanceId] = []
+        self._restarts_seen: dict[InstanceId, int] = {}
         self._noted: tuple[object, ...] = ()
         self._told = False
-        self._released_at = Instant(float("-inf"))
         world.fleet.join(service, policy.domain)
 
     @property
     def cadence_since(self) -> Instant:
         """Since when the phase (while verifying) or the belief (otherwise) has lasted."""
-        return self.phase_since if self.phase is Phase.VERIFYING else self._health_since
+        if self.phase is Phase.VERIFYING:
+            return self.phase_since
+        return self.beliefs.health_since
+
+    @property
+    def diagnosis(self) -> Diagnosis:
+        return self.beliefs.diagnosis
+
+    @property
+    def status(self) -> Status | None:
+        return self.beliefs.status
+
+    @property
+    def vitals(self) -> Mapping[ProbeKey, Vitals]:
+        return self.beliefs.vitals
 
     @property
     def running(self) -> Running | None:
         return self._running
 
+    @property
+    def revision(self) -> str:
+        """The version that was deployed last, as far as is known."""
+        return self._past.versions[0].revision if self._past.versions else ""
+
+    @property
+    def debts(self) -> tuple[Debt, ...]:
+        return self._past.debts
+
     # What is seen ------------------------------------------------------------------------------
 
-    def observe(self, index: int, seen: Observation) -> bool:
-        """Take in an observation of probe `index`. True: `advance` has something to judge."""
-        before = self.vitals[index]
-        if (
-            seen.verdict is Verdict.FAIL
-            and before.samples == 0
-            and seen.at < self.grace_until
-            and self.diagnosis.symptom is None
-        ):
-            seen = seen._replace(verdict=Verdict.INCONCLUSIVE, cause=None)
-        after = fold(before, seen, self.policy)
-        self.vitals[index] = after
-        if seen.at < self.grace_until and has_come_up(self.vitals, self.policy):
-            self.grace_until = seen.at
-        if (
-            self.diagnosis.health is Health.HEALTHY
+    def observe(self, key: ProbeKey, seen: Observation) -> bool:
+        """Take in an observation of one probe. True: `advance` has something to judge."""
+        after = self.beliefs.observe(key, seen)
+        if after is None or (
+            self.beliefs.diagnosis.health is Health.HEALTHY
             and after.bad_since is None
             and not after.blind_in_a_row
             and self.phase is Phase.WATCHING
@@ -197,42 +217,57 @@ class Engine:
         """Say that a fact has come in: the next step asks the platform before it decides."""
         self._told = True
 
-    def look(self, status: Status | None) -> bool:
-        """Take in what the platform says. True: `advance` has something to judge."""
-        self.status = status
-        return self._reassess()
+    async def look(self) -> bool:
+        """Ask the platform. True: `advance` has something to judge."""
+        status = await self._target.observe()
+        self.beliefs.look(status)
+        if status is not None:
+            self._compare(status)
+        return self._reassess() or bool(self._marks or self._foreign)
+
+    def _compare(self, status: Status) -> None:
+        """Notice what others have done: another version, restarts by the platform itself."""
+        now = self._world.clock.stamp()
+        known = self._marks[-1].revision if self._marks else self.revision
+        if status.revision and status.revision != known:
+            self._marks.append(
+                Mark(self.service, status.revision, now, actor=self._deployer(status))
+            )
+            if known:
+                self.beliefs.start_grace(now.instant)
+        for instance in status.instances:
+            before = self._restarts_seen.get(instance.id, instance.restart_count)
+            self._restarts_seen[instance.id] = instance.restart_count
+            new_count = min(instance.restart_count - before, _FOREIGN_COUNT)
+            self._foreign += [instance.id] * new_count
+
+    def _deployer(self, status: Status) -> str:
+        if self._running is None:
+            return ""
+        action = self._running.intent.action
+        ours = action.kind is ActionKind.ROLLBACK and action.revision == status.revision
+        return OURSELVES if ours else ""
 
     def _reassess(self) -> bool:
-        now = self._world.clock.now()
-        before, self.diagnosis = (
-            self.diagnosis,
-            diagnose(self.vitals, self.status, self.policy, now),
-        )
-        health = self.diagnosis.health
-        if health is not before.health:
-            self._health_since = now
-            self._world.fleet.sight(self.service, blind=self._is_blind())
-            if health is not Health.SUSPECT:
-                self._changed(health, now)
+        now, beliefs = self._world.clock.now(), self.beliefs
+        before = beliefs.diagnosis.health
+        change = beliefs.reassess(now)
+        health = beliefs.diagnosis.health
+        if health is not before:
+            self._world.fleet.sight(self.service, blind=beliefs.is_blind)
+        if change is not None:
+            self._believe(change.last, change.health, now)
         return (
-            self.diagnosis.symptom is not None
+            beliefs.diagnosis.symptom is not None
             or self.phase is Phase.VERIFYING
             or self.decision.symptom is not None
             or (self.decision.reason is Reason.BLIND and health is Health.HEALTHY)
         )
 
-    def _is_blind(self) -> bool:
-        return self.diagnosis.health is Health.UNKNOWN and any(
-            vitals.blind_in_a_row >= self.policy.fall for vitals in self.vitals
-        )
-
-    def _changed(self, health: Health, now: Instant) -> None:
-        last = self.changes[-1][1] if self.changes else Health.UNKNOWN
-        if health is last:
-            return
-        self.changes.append((now, health))
+    def _believe(self, last: Health, health: Health, now: Instant) -> None:
         storm_began = self._world.fleet.believe(self.service, health, now)
-        evidence = self.diagnosis.symptom.evidence if self.diagnosis.symptom else ""
+        symptom = self.beliefs.diagnosis.symptom
+        evidence = symptom.evidence if symptom is not None else ""
         body = {"from": last.value, "to": health.value, "evidence": evidence}
         if (topic := _TOPIC_OF.get(health)) and not (
             health is Health.HEALTHY and last is Health.UNKNOWN
@@ -249,11 +284,14 @@ class Engine:
         """Do one step. Returns when to call again: now or earlier for at once, None for never
         before something changes.
         """
-        if self._pending is not None and not await self._flush():
+        if not await self._write_what_is_left():
             return self._later(_RETRY_S)
         match self.phase:
             case Phase.WATCHING:
-                return await self._consider(None)
+                next_at = await self._consider(None)
+                if self._marks or self._foreign:
+                    return self._world.clock.now()
+                return _earlier(next_at, self._soak())
             case Phase.ACTING:
                 return await self._act()
             case Phase.VERIFYING:
@@ -274,9 +312,16 @@ class Engine:
             return self._running.id
         return self.decision.vetoes or (Veto("lease", self.decision.detail),)
 
-    async def restore(self, row: ServiceRow) -> None:
-        """Take up where an earlier run of Prunella was, by observing and never by replaying."""
+    async def restore(self, row: ServiceRow | None) -> None:
+        """Take up where an earlier run of Prunella was, by observing and never by replaying.
+
+        Args:
+            row: None if healing never left WATCHING; versions may be remembered all the same.
+        """
         now = self._world.clock.stamp()
+        if row is None:
+            await self._past.refresh(now)
+            return
         self.restart_count, self.action_count = row.restart_count, row.action_count
         self.last_restart = row.last_restart
         self.phase, self.phase_since = row.phase, rebase(row.phase_since, now)
@@ -284,19 +329,20 @@ class Engine:
             self.wake_at = Instant(now.instant + remaining_s(row.wake_at, now))
         if row.phase is Phase.QUARANTINED:
             self.decision = Decision(Reason.EXHAUSTED, row.reason)
-        await self._recall_release(now)
-        await self._remember()
+        await self._past.recall(row, now)
         if row.running is None or row.intent is None:
             return
         began = rebase(row.intent.at, now)
         self._world.fleet.resumed(self.service, began)
         self._running = Running(row.running, row.intent, began, executed=self.phase_since)
+        action, status = row.intent.action, await self._target.observe()
+        to_do = left(action, status) if action.runs and status is not None else ()
+        self.beliefs.awaited = frozenset(run.instance for run in to_do)
         if row.phase is not Phase.ACTING:
             return
-        status = await self._observe_platform()
-        if status is not None and achieved(row.intent.action, status):
+        if status is not None and has_begun(action, status):
             await self._move(Event.INTERRUPTED, "the effect was there after a restart of Prunella")
-            self._begin_verifying()
+            self._begin_verifying(self.beliefs.awaited)
             return
         detail = "Prunella ended in the middle of it, and the effect was not there"
         await self._finish(Event.LOST, Outcome.INTERRUPTED, detail)
@@ -306,41 +352,30 @@ class Engine:
         if self.phase is not Phase.QUARANTINED:
             return False
         await self._move(Event.RELEASED, f"released by {actor}", actor=actor)
-        self._released_at, self._attempts = self.phase_since, ()
+        self._past.release(self.phase_since)
         return True
 
     async def _consider(self, forced: Forced | None) -> Instant | None:
         told, self._told = self._told, False
-        if self.diagnosis.symptom is None and forced is None and not told:
+        quiet = self.beliefs.diagnosis.symptom is None and forced is None
+        if quiet and not told and not self._past.debts:
             return await self._conclude(decide(self._snapshot(None), self._world.chain))
-        self.look(await self._observe_platform())
+        await self.look()
         snap = self._snapshot(forced)
         decision = decide(snap, self._world.chain)
+        if decision.settles is not None:
+            return await self._settle(decision, decision.settles)
         if decision.action is None:
             return await self._conclude(decision)
         return await self._begin(snap, decision, decision.action)
 
     async def _begin(self, snap: Snapshot, decision: Decision, action: Action) -> Instant | None:
         now = self._world.clock.stamp()
-        symptom = decision.symptom
-        failing_since = symptom.since if symptom is not None else None
-        intent = Intent(
-            action=action,
-            incident=self._incident(now),
-            reason=decision.detail,
-            symptom=symptom.kind if symptom is not None else None,
-            actor=snap.forced.actor if snap.forced is not None else "prunella",
-            at=now,
-            failing_since=None
-            if failing_since is None
-            else now._replace(wall=now.wall, instant=failing_since),
-            event=Event.FORCED if snap.forced is not None else Event.CONFIRMED,
-            evidence=symptom.evidence if symptom is not None else "",
-            observed=decision.reason is Reason.OBSERVED,
-        )
+        intent = self._intend(snap, decision, action, now)
 
         def admit(view: LedgerView) -> tuple[Veto, ...]:
-            return vet(replace(snap, ledger=self._since_release(view)), action, self._world.chain)
+            seen = self._past.since_release(view)
+            return vet(replace(snap, ledger=seen), action, self._world.chain)
 
         try:
             begun = await self._world.store.begin(intent, admit, now, epoch=self._world.epoch())
@@ -348,82 +383,132 @@ class Engine:
             raise
         except (TransientError, PermanentError) as error:
             veto = Veto("record", f"nothing is done that cannot be recorded: {error}")
-            refused = replace(
-                decision, reason=Reason.VETOED, detail=veto.reason, action=None, vetoes=(veto,)
-            )
-            await self._conclude(refused)
+            await self._conclude(_refused(decision, (veto,), now.instant))
             return self._later(_RETRY_S)
         if not isinstance(begun, int):
-            vetoes = tuple(begun)
-            detail = "; ".join(veto.reason for veto in vetoes)
-            await self._remember()
-            return await self._conclude(
-                replace(
-                    decision,
-                    reason=Reason.VETOED,
-                    detail=detail,
-                    action=None,
-                    vetoes=vetoes,
-                    wake_at=wake_after(vetoes, now.instant),
-                )
-            )
+            await self._past.refresh(now)
+            return await self._conclude(_refused(decision, tuple(begun), now.instant))
         self.decision = decision
-        self._attempts = (
-            Attempt(action.kind, now.instant, None, None, intent.actor, intent.incident),
-            *self._attempts,
-        )
-        if intent.observed:
-            self._attempts = (
-                self._attempts[0]._replace(ended_at=now.instant, outcome=Outcome.OBSERVED),
-                *self._attempts[1:],
-            )
+        self._past.begin(intent)
+        if intent.ended is not None:
             return await self._conclude(decision)
+        if intent.grant is not None:
+            await self._past.refresh(now)
         self._world.fleet.acting(self.service, now.instant)
         self._running = Running(begun, intent, now.instant)
         self.phase, self.phase_since = step(self.phase, intent.event), now.instant
         self.action_count += 1
         if action.kind is ActionKind.RESTART:
             self.restart_count, self.last_restart = self.restart_count + 1, now.wall
-        self._publish(Topic.HEALING_STARTED, self._about(intent))
+        self._publish(Topic.HEALING_STARTED, _about(intent))
         return now.instant
+
+    def _intend(self, snap: Snapshot, decision: Decision, action: Action, now: Stamp) -> Intent:
+        symptom, forced = decision.symptom, snap.forced
+        return Intent(
+            action=action,
+            incident=self._incident(now),
+            reason=decision.detail,
+            symptom=symptom.kind if symptom is not None else None,
+            actor=forced.actor if forced is not None else OURSELVES,
+            at=now,
+            failing_since=None if symptom is None else now._replace(instant=symptom.since),
+            event=Event.FORCED if forced is not None else Event.CONFIRMED,
+            evidence=symptom.evidence if symptom is not None else "",
+            ended=Outcome.OBSERVED if decision.reason is Reason.OBSERVED else None,
+            grant=self._grant(decision, action, now),
+        )
+
+    def _grant(self, decision: Decision, action: Action, now: Stamp) -> Grant | None:
+        """The lease of a mitigation, longer each time that it was taken back too early."""
+        if action.kind is not ActionKind.SCALE_UP or action.replicas is None:
+            return None
+        debt = next((d for d in self._past.debts if d.kind is action.kind), None)
+        extended = 0 if debt is None else debt.extended_count
+        if decision.reason is Reason.PUT_BACK:
+            extended = min(extended + 1, _EXTENSIONS)
+        due = _after(now, self.policy.debt_ttl_s * 2**extended)
+        present = int(action.before)
+        before = present if debt is None else min(debt.before, present)
+        return Grant(before, action.replicas, due, extended)
 
     async def _act(self) -> Instant | None:
         running = self._current()
         action = running.intent.action
+        status = self.beliefs.status
+        to_do = left(action, status) if status is not None else ()
+        piece = to_do[0] if action.runs and to_do else None
         try:
-            await self._platform.execute(action, epoch=self._world.epoch())
+            await self._target.carry_out(
+                action, piece, reason=running.intent.reason, epoch=self._world.epoch()
+            )
+        except ConflictError as error:
+            return await self._finish(Event.CANCELLED, Outcome.CANCELLED, str(error))
         except (TransientError, PermanentError) as error:
             return await self._finish(Event.ACTION_FAILED, Outcome.ERROR, str(error))
-        await self._move(Event.EXECUTED, "carried out")
-        self._begin_verifying()
+        done = "carried out" if piece is None else f"instance {piece.instance}: carried out"
+        await self._move(Event.EXECUTED, done)
+        awaited = to_do[1:] if piece is not None else ()
+        self._begin_verifying(frozenset(run.instance for run in awaited))
         return self._world.clock.now()
 
-    def _begin_verifying(self) -> None:
+    def _begin_verifying(self, awaited: frozenset[InstanceId]) -> None:
         now = self._world.clock.now()
-        self._running = replace(self._current(), executed=now)
-        self.vitals = [FRESH] * len(self.vitals)
-        self.status = None
-        self.diagnosis = Diagnosis(Health.UNKNOWN)
-        self._health_since = now
-        self.grace_until = Instant(now + self.policy.grace_s)
+        self._running = replace(self._current(), executed=now, had_recovered=False)
+        self.beliefs.awaited = awaited
+        self.beliefs.forget(now)
 
     async def _verify(self) -> Instant | None:
-        running = self._current()
-        self.look(await self._observe_platform())
+        running, beliefs = self._current(), self.beliefs
+        action = running.intent.action
+        await self.look()
         now = self._world.clock.now()
         executed = running.executed if running.executed is not None else now
+        soak_s = self._soak_s(action)
+        vitals = beliefs.judged_vitals()
+        # What was well before something was taken away has recovered already.
+        well_before = action.kind is ActionKind.SCALE_DOWN
         judgement = judge(
-            self.diagnosis, self.vitals, executed, running.had_recovered, now, self.policy
+            beliefs.diagnosis,
+            vitals.values(),
+            executed,
+            running.had_recovered or well_before,
+            now,
+            self.policy,
+            soak_s,
         )
+        to_do = left(action, beliefs.status) if action.runs and beliefs.status is not None else ()
+        if judgement.outcome is None and to_do:
+            canary = self._canary(action, frozenset(run.instance for run in to_do))
+            if is_proven(beliefs.diagnosis, vitals, canary, executed, now, self.policy):
+                await self._move(Event.CONTINUED, f"{len(to_do)} of {len(action.runs)} to go")
+                return now
+            return _earlier(judgement.wake_at, self._later(_LOOK_S))
         if judgement.outcome is None:
             if judgement.recovered_at is not None and not running.had_recovered:
                 self._running = replace(running, had_recovered=True)
             return judgement.wake_at
         if judgement.outcome is Outcome.RECOVERED:
+            await self._target.complete(action, epoch=self._world.epoch())
             return await self._finish(
                 Event.RECOVERED, judgement.outcome, judgement.detail, judgement.recovered_at
             )
         return await self._finish(Event.RELAPSED, judgement.outcome, judgement.detail)
+
+    def _soak_s(self, action: Action) -> float:
+        return (
+            self.policy.rollback_soak_s
+            if action.kind is ActionKind.ROLLBACK
+            else self.policy.soak_s
+        )
+
+    def _canary(self, action: Action, to_do: frozenset[InstanceId]) -> Instance | None:
+        """The instance that was replaced last."""
+        done = [run.instance for run in action.runs if run.instance not in to_do]
+        status = self.beliefs.status
+        if status is None or not done:
+            return None
+        return next((i for i in status.instances if i.id == done[-1]), None)
 
     async def _cool(self) -> Instant | None:
         now = self._world.clock.now()
@@ -441,10 +526,9 @@ class Engine:
             decision.symptom.kind if decision.symptom is not None else None,
         )
         if news != self._noted:
-            was_quiet = not self._noted or self._noted[0] in (Reason.WELL, Reason.BELOW_THRESHOLD)
-            quiet = decision.reason in (Reason.WELL, Reason.BELOW_THRESHOLD, Reason.BUSY)
+            was_quiet = not self._noted or self._noted[0] in _QUIET[:2]
             self._noted = news
-            if not (quiet and was_quiet):
+            if not (decision.reason in _QUIET and was_quiet):
                 self._outbox(EntryKind.DECISION, _decision_body(decision))
             if decision.vetoes:
                 self._publish(Topic.HEALING_VETOED, _decision_body(decision))
@@ -473,20 +557,51 @@ class Engine:
             if recovered_at is None or failing is None
             else (recovered_at - rebase(failing, now)) * 1000,
         )
-        self._attempts = (
-            self._attempts[0]._replace(ended_at=now.instant, outcome=outcome),
-            *self._attempts[1:],
-        )
-        success = outcome is Outcome.RECOVERED
-        until = backoff_until(self.service, self._attempts, self.policy, now.instant)
+        self._past.end(outcome, now.instant)
+        self.beliefs.awaited = frozenset()
+        calm = outcome in (Outcome.RECOVERED, Outcome.CANCELLED)
+        until = backoff_until(self.service, self._past.attempts, self.policy, now.instant)
         self._running = None
-        self._world.fleet.ended(self.service, now.instant, success=success)
+        healed = outcome is Outcome.RECOVERED
+        self._world.fleet.ended(self.service, now.instant, success=healed)
         await self._move(
-            event, detail, finish=finish, wake_in_s=None if success else until - now.instant
+            event, detail, finish=finish, wake_in_s=None if calm else until - now.instant
         )
-        topic = Topic.SERVICE_HEALED if success else Topic.HEALING_FAILED
-        about = {**self._about(running.intent), "outcome": outcome.value, "detail": detail}
-        self._publish(topic, {**about, "recoveryTime": finish.recovery_time_ms})
+        if not (healed and running.intent.action.kind is ActionKind.SCALE_DOWN):
+            topic = Topic.SERVICE_HEALED if healed else Topic.HEALING_FAILED
+            about = {**_about(running.intent), "outcome": outcome.value, "detail": detail}
+            self._publish(topic, {**about, "recoveryTime": finish.recovery_time_ms})
+        return now.instant
+
+    # Versions and debts ------------------------------------------------------------------------
+
+    def _soak(self) -> Instant | None:
+        """Record that the present version has proved itself; when it will have, else."""
+        versions, well_since = self._past.versions, self.beliefs.well_since
+        if not versions or versions[0].soaked_at is not None or well_since is None:
+            return None
+        start = max(versions[0].deployed_at, well_since)
+        soaked_at = Instant(start + self.policy.release_soak_s)
+        now = self._world.clock.stamp()
+        if now.instant < soaked_at:
+            return soaked_at
+        evidence = f"healthy for {now.instant - start:.0f} s"
+        self._marks.append(
+            Mark(self.service, versions[0].revision, now, soaked=True, evidence=evidence)
+        )
+        return now.instant
+
+    async def _settle(self, decision: Decision, debt: Debt) -> Instant | None:
+        now = self._world.clock.stamp()
+        try:
+            await self._world.store.settle(
+                self.service, debt.kind, now, epoch=self._world.epoch(), reason=decision.detail
+            )
+        except TransientError as error:
+            _log.warning("not-recorded", service=self.service, error=str(error))
+            return self._later(_RETRY_S)
+        await self._past.refresh(now)
+        await self._conclude(decision)
         return now.instant
 
     # What is remembered ------------------------------------------------------------------------
@@ -498,7 +613,7 @@ class Engine:
         *,
         finish: Finish | None = None,
         wake_in_s: float | None = None,
-        actor: str = "prunella",
+        actor: str = OURSELVES,
     ) -> None:
         """Move the machine and write it. What cannot be written now is written before the next
         step: an effect that has happened is never repeated for want of disk space.
@@ -506,39 +621,46 @@ class Engine:
         now = self._world.clock.stamp()
         self.phase, self.phase_since = step(self.phase, event), now.instant
         self.wake_at = None if wake_in_s is None else Instant(now.instant + max(0.0, wake_in_s))
-        wake = None if self.wake_at is None else back(now, self.wake_at)
+        wake = None if self.wake_at is None else _after(now, self.wake_at - now.instant)
         self._pending = Step(self.service, event, self.phase, now, reason, wake, finish, actor)
-        await self._flush()
+        await self._write_what_is_left()
 
-    async def _flush(self) -> bool:
-        pending = self._pending
-        if pending is None:
-            return True
+    async def _write_what_is_left(self) -> bool:
+        """Write the last move, versions that were seen and restarts by others; False: not now."""
+        epoch = self._world.epoch()
         try:
-            await self._world.store.advance(pending, epoch=self._world.epoch())
+            if self._pending is not None:
+                await self._world.store.advance(self._pending, epoch=epoch)
+                self._pending = None
+            if not self._marks and not self._foreign:
+                return True
+            while self._marks:
+                await self._world.store.mark(self._marks[0], epoch=epoch)
+                self._marks.pop(0)
+            while self._foreign:
+                await self._record_foreign(self._foreign[0])
+                self._foreign.pop(0)
+            await self._past.refresh(self._world.clock.stamp())
         except TransientError as error:
             _log.warning("not-recorded", service=self.service, error=str(error))
             return False
-        self._pending = None
         return True
 
-    async def _remember(self) -> None:
-        view = await self._world.store.view(self.service, self._world.clock.stamp())
-        self._attempts = self._since_release(view).attempts
-
-    def _since_release(self, view: LedgerView) -> LedgerView:
-        """Without what happened before a person ended the last quarantine: a fresh start."""
-        kept = tuple(a for a in view.attempts if a.at >= self._released_at or a.outcome is None)
-        return view._replace(attempts=kept)
-
-    async def _recall_release(self, now: Stamp) -> None:
-        moves = await self._world.store.entries(
-            _MOVES_READ, service=self.service, kinds=frozenset({EntryKind.PHASE})
+    async def _record_foreign(self, instance: InstanceId) -> None:
+        """Count a restart that the platform did by itself: one owner, one budget."""
+        now = self._world.clock.stamp()
+        intent = Intent(
+            action=Action(ActionKind.RESTART, self.service, instance),
+            incident=self._incident(now),
+            reason=f"{self._target.name} has restarted it by itself",
+            symptom=None,
+            actor=self._target.name,
+            at=now,
+            failing_since=None,
+            event=Event.CONFIRMED,
+            ended=Outcome.FOREIGN,
         )
-        for move in moves:
-            if move.body.get("event") == Event.RELEASED.value:
-                self._released_at = rebase(move.at, now)
-                return
+        await self._world.store.begin(intent, lambda _: (), now, epoch=self._world.epoch())
 
     def _outbox(self, kind: EntryKind, body: dict[str, str]) -> None:
         entry = Entry(kind, self._world.clock.stamp(), self.service, body=body)
@@ -551,50 +673,38 @@ class Engine:
     # What is asked -----------------------------------------------------------------------------
 
     def _snapshot(self, forced: Forced | None) -> Snapshot:
-        now = self._world.clock.now()
+        now, beliefs = self._world.clock.now(), self.beliefs
         view = LedgerView(
-            attempts=self._attempts,
+            attempts=self._past.attempts,
             running=frozenset({self.service}) if self._running is not None else frozenset(),
             fleet_started=tuple(self._world.fleet.started),
             holds=self._world.holds(self.service),
+            versions=self._past.versions,
+            debts=self._past.debts,
         )
         return Snapshot(
             service=self.service,
             policy=self.policy,
             fleet_policy=self._world.fleet.policy,
             phase=self.phase,
-            diagnosis=self.diagnosis,
-            status=self.status,
-            capabilities=self._platform.capabilities,
+            diagnosis=beliefs.diagnosis,
+            status=beliefs.status,
+            capabilities=self._target.capabilities,
             now=now,
             ledger=view,
             fleet=self._world.fleet.view(self.service, now),
-            grace_until=self.grace_until,
+            grace_until=beliefs.grace_until,
             forced=forced,
+            load=beliefs.load,
         )
-
-    async def _observe_platform(self) -> Status | None:
-        try:
-            return await self._platform.observe()
-        except (TransientError, PermanentError) as error:
-            _log.warning("platform-unreadable", service=self.service, error=str(error))
-            return None
 
     def _incident(self, now: Stamp) -> IncidentId:
         """The open incident, or a new one: a fault soon after a recovery is the same incident."""
-        for last in self._attempts[:1]:
+        for last in self._past.attempts[:1]:
             ended = last.ended_at if last.ended_at is not None else last.at
             if now.instant - ended < self.policy.incident_window_s:
                 return last.incident
         return IncidentId(f"{self.service}-{now.wall:%Y%m%dT%H%M%S.%f}")
-
-    def _about(self, intent: Intent) -> dict[str, object]:
-        return {
-            "action": intent.action.kind.value,
-            "reason": intent.reason,
-            "incidentId": intent.incident,
-            "actor": intent.actor,
-        }
 
     def _current(self) -> Running:
         assert self._running is not None, "acting and verifying have an action"
@@ -604,20 +714,33 @@ class Engine:
         return Instant(self._world.clock.now() + seconds)
 
 
-def achieved(action: Action, status: Status) -> bool:
-    """Whether the target of an action is already there, read back from the platform."""
-    if action.kind is not ActionKind.RESTART:
-        return False
-    concerned = [i for i in status.instances if action.instance in (None, i.id)]
-    return bool(concerned) and all(
-        i.state is InstanceState.RUNNING and i.identity and i.identity != action.identity
-        for i in concerned
+def _earlier(one: Instant | None, other: Instant | None) -> Instant | None:
+    return other if one is None else one if other is None else min(one, other)
+
+
+def _after(now: Stamp, seconds: float) -> Stamp:
+    """The stamp of a moment of this boot, seen from `now`."""
+    return Stamp(now.wall + timedelta(seconds=seconds), Instant(now.instant + seconds), now.boot)
+
+
+def _about(intent: Intent) -> dict[str, object]:
+    return {
+        "action": intent.action.kind.value,
+        "reason": intent.reason,
+        "incidentId": intent.incident,
+        "actor": intent.actor,
+    }
+
+
+def _refused(decision: Decision, vetoes: tuple[Veto, ...], now: Instant) -> Decision:
+    return replace(
+        decision,
+        reason=Reason.VETOED,
+        detail="; ".join(veto.reason for veto in vetoes),
+        action=None,
+        vetoes=vetoes,
+        wake_at=wake_after(vetoes, now),
     )
-
-
-def back(now: Stamp, instant: Instant) -> Stamp:
-    """The stamp of an instant of this boot, seen from `now`."""
-    return Stamp(now.wall - timedelta(seconds=now.instant - instant), instant, now.boot)
 
 
 def _decision_body(decision: Decision) -> dict[str, str]:

@@ -65,10 +65,10 @@ def to_decision(entry: Entry) -> DecisionRecord:
 
 def service_health(engine: Engine, now: Stamp, *, paused: bool) -> ServiceHealth:
     """One service now; reads only values that are replaced whole, so any thread may call it."""
-    vitals, diagnosis = tuple(engine.vitals), engine.diagnosis
+    vitals, diagnosis = tuple(engine.vitals.values()), engine.diagnosis
     seen = [v.last_at for v in vitals if v.last_at is not None]
     latencies = [v.latency_s for v in vitals if v.latency_s]
-    uptime = uptime_ratio(tuple(engine.changes), now.instant, UPTIME_WINDOW_S)
+    uptime = uptime_ratio(tuple(engine.beliefs.changes), now.instant, UPTIME_WINDOW_S)
     symptom = diagnosis.symptom
     quiet = diagnosis.health is Health.HEALTHY and engine.phase is Phase.WATCHING
     detail = "" if quiet else engine.decision.detail

@@ -11,18 +11,18 @@ import structlog
 from prunella.config import ServiceConfig
 from prunella.core.cadence import interval_s
 from prunella.core.decide import Forced
+from prunella.core.health import ProbeKey
 from prunella.core.ledger import Entry, EntryKind, ServiceRow, Veto
 from prunella.core.machine import Phase
-from prunella.core.model import ActionId, Fact, Instant, Observation, Status, Verdict
-from prunella.errors import PermanentError, TransientError
-from prunella.plugins import PlatformContext, ProbeContext, platforms, probes
-from prunella.ports import Probe, SupportsLifecycle
+from prunella.core.model import ActionId, Fact, Instant, Observation, Verdict
+from prunella.plugins import PlatformContext, ProbeContext, ReleaseContext, platforms, releases
+from prunella.ports import Probe, Release, Remark, SupportsLifecycle
 from prunella.runtime.engine import Engine, World
+from prunella.runtime.probing import Probing
 from prunella.runtime.pulse import Pulse
 from prunella.runtime.scheduler import Job, Scheduler
 
 _log = structlog.get_logger("prunella.ward")
-_FIRST_LOOK_S = 0.02
 _TICK_S = 0.001  # a loop of whole milliseconds rounds down, and would wake us for nothing
 
 
@@ -56,30 +56,47 @@ class Ward:
         self._again = False
         self._stopping = False
         self._timer: asyncio.TimerHandle | None = None
-        context = PlatformContext(
-            config.id, world.clock, state_dir / "services" / config.id, self._on_fact
+        folder = state_dir / "services" / config.id
+        self.platform = platforms()[config.platform].build(
+            config.platform_spec, PlatformContext(config.id, world.clock, folder, self._on_fact)
         )
-        self.platform = platforms()[config.platform].build(config.platform_spec, context)
-        self._probes: list[Probe] = [
-            probes()[probe.kind].build(probe.spec, ProbeContext(config.id, world.clock, self.pids))
-            for probe in config.probes
-        ]
+        self.release_source: Release | None = None
+        if config.release_kind is not None:
+            self.release_source = releases()[config.release_kind].build(
+                config.release_spec, ReleaseContext(config.id, world.clock, folder)
+            )
+        self._probing = Probing(
+            config.probes,
+            ProbeContext(config.id, world.clock, self.pids),
+            scheduler,
+            self._check_once,
+            self._pause_s,
+        )
         self.engine = Engine(
-            config.id, config.name, config.policy, len(self._probes), self.platform, world
+            config.id,
+            config.name,
+            config.policy,
+            self._probing.each,
+            self.platform,
+            world,
+            self.release_source,
         )
-        self._jobs = [self._probe_job(index) for index in range(len(self._probes))]
-        if not self._jobs:
-            self._jobs = [Job(self._poll, lambda: config.policy.interval_s)]
+        self._polls: list[Job] = []
+        if not config.probes or self.release_source is not None:
+            # What no probe and no fact tells: that it runs at all, and which version of it.
+            self._polls = [Job(self._poll, lambda: config.policy.interval_s)]
+        self.remarks: tuple[Remark, ...] = ()
 
     async def start(self, row: ServiceRow | None) -> None:
         """Bring up what should run, take up where healing stood, and begin to look."""
         if isinstance(self.platform, SupportsLifecycle):
             for word in await self.platform.ensure():
                 self._lifecycle(word)
-        if row is not None:
-            await self.engine.restore(row)
-        self.engine.look(await self._observe())
-        for job in self._jobs:
+        await self.engine.restore(row)
+        await self.engine.look()
+        self._probing.start()
+        await self._probing.follow(self.engine.status)
+        for job in self._polls:
             self._scheduler.add(job)
         self.wake()
 
@@ -91,7 +108,8 @@ class Ward:
             leave: touch nothing that runs, whatever ``on_exit`` says.
         """
         self._stopping = True
-        for job in self._jobs:
+        self._probing.pause()
+        for job in self._polls:
             self._scheduler.remove(job)
         if self._timer is not None:
             self._timer.cancel()
@@ -100,8 +118,9 @@ class Ward:
         if isinstance(self.platform, SupportsLifecycle) and not leave:
             await (self.platform.stop() if for_good else self.platform.shutdown())
             self._lifecycle("stopped for good" if for_good else "shut down")
-        for probe in self._probes:
-            await probe.close()
+        await self._probing.close()
+        if self.release_source is not None:
+            await self.release_source.close()
         await self.platform.close()
 
     def wake(self) -> None:
@@ -145,10 +164,9 @@ class Ward:
             after = self.engine.running
         if before is not None and (after is None or after.id != before.id):
             self._ended(before.id)
+        await self._probing.follow(self.engine.status)
         if self.engine.phase is Phase.VERIFYING and phase is not Phase.VERIFYING:
-            soon = Instant(self._world.clock.now() + _FIRST_LOOK_S)
-            for job in self._jobs:
-                self._scheduler.hasten(job, soon)
+            self._probing.hasten()
         return next_at
 
     def _set_timer(self, at: Instant | None) -> None:
@@ -159,24 +177,20 @@ class Ward:
             delay_s = max(0.0, at - self._world.clock.now()) + _TICK_S
             self._timer = asyncio.get_running_loop().call_later(delay_s, self.wake)
 
-    def _probe_job(self, index: int) -> Job:
-        probe, base_s = self._probes[index], self.config.probes[index].interval_s
+    def _pause_s(self, base_s: float) -> float:
+        engine = self.engine
+        return interval_s(
+            base_s,
+            engine.policy,
+            engine.phase,
+            engine.diagnosis.health,
+            engine.cadence_since,
+            self._world.clock.now(),
+        )
 
-        async def run() -> None:
-            self._take(index, await self._check(probe))
-
-        def pause_s() -> float:
-            engine = self.engine
-            return interval_s(
-                base_s,
-                engine.policy,
-                engine.phase,
-                engine.diagnosis.health,
-                engine.cadence_since,
-                self._world.clock.now(),
-            )
-
-        return Job(run, pause_s)
+    async def _check_once(self, key: ProbeKey, probe: Probe) -> None:
+        if self.engine.observe(key, await self._check(probe)):
+            self.wake()
 
     async def _check(self, probe: Probe) -> Observation:
         start = self._world.clock.now()
@@ -191,20 +205,11 @@ class Ward:
             return Observation(Verdict.INCONCLUSIVE, seen.at, seen.latency_s, None, detail)
         return seen
 
-    def _take(self, index: int, seen: Observation) -> None:
-        if self.engine.observe(index, seen):
-            self.wake()
-
     async def _poll(self) -> None:
-        if self.engine.look(await self._observe()):
+        worth_judging = await self.engine.look()
+        await self._probing.follow(self.engine.status)
+        if worth_judging:
             self.wake()
-
-    async def _observe(self) -> Status | None:
-        try:
-            return await self.platform.observe()
-        except (TransientError, PermanentError) as error:
-            _log.warning("platform-unreadable", service=self.config.id, error=str(error))
-            return None
 
     def _on_fact(self, fact: Fact) -> None:
         _log.info("fact", service=self.config.id, kind=fact.kind, detail=fact.detail)

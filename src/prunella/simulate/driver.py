@@ -10,6 +10,7 @@ from random import Random
 from prunella.core.cadence import interval_s
 from prunella.core.decide import Forced
 from prunella.core.guards import guards
+from prunella.core.health import ProbeKey
 from prunella.core.holds import in_force
 from prunella.core.ledger import Entry, Holder, Veto
 from prunella.core.model import ActionId, Epoch, Hold, Instant, ServiceId
@@ -23,6 +24,7 @@ from prunella.simulate.world import Ailment, Effect, SimService
 from prunella.testing.clock import SimClock
 
 _JITTER = 0.1
+_ONLY = ProbeKey(0)
 
 
 class Simulation:
@@ -105,10 +107,9 @@ class Simulation:
         for service in self.services.values():
             id_ = service.id
             policy = self._policies.get(id_, self.policy)
-            engine = Engine(id_, id_, policy, 1, service, world)
+            engine = Engine(id_, id_, policy, [False], service, world)
             self.engines[id_] = engine
-            if id_ in rows:
-                await engine.restore(rows[id_])
+            await engine.restore(rows.get(id_))
             engine.tell()
             first = self.clock.now() + policy.interval_s * self._random.random()
             self._push(first, service)
@@ -120,9 +121,17 @@ class Simulation:
 
     def crash(self, name: str) -> None:
         """The process of a service exits, and its platform says so."""
-        service = self.services[name]
-        service.suffer(Ailment.CRASHED)
-        engine = self.engines[service.id]
+        self.services[name].suffer(Ailment.CRASHED)
+        self.tell(name)
+
+    def deploy(self, name: str, revision: str) -> None:
+        """Somebody deploys another version of a service, and its platform says so."""
+        self.services[name].deploy(revision)
+        self.tell(name)
+
+    def tell(self, name: str) -> None:
+        """The platform of a service says that something has happened."""
+        engine = self.engines[name]
         engine.tell()
         self._push(self.clock.now(), engine)
 
@@ -169,7 +178,7 @@ class Simulation:
         engine = self.engines[service.id]
         seen = await service.check()
         self.observation_count += 1
-        if engine.observe(0, seen):
+        if engine.observe(_ONLY, seen):
             await self._drive(engine)
         now = self.clock.now()
         wait_s = interval_s(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from random import Random
@@ -17,11 +18,12 @@ from prunella.core.model import (
     InstanceState,
     Instant,
     Observation,
+    Scope,
     ServiceId,
     Status,
     Verdict,
 )
-from prunella.errors import PermanentError, TransientError
+from prunella.errors import ConflictError, PermanentError, TransientError
 from prunella.ports import Clock
 
 
@@ -49,15 +51,20 @@ class Effect(NamedTuple):
 
 @dataclass(slots=True)
 class SimService:
-    """A service, its instances all alike: probe, platform and patient in one.
+    """A service with its instances: probe, platform and patient in one.
+
+    Each check meets the next instance in turn, as behind a load balancer.
 
     Attributes:
-        curable: a restart ends the ailment.
+        curable: a restart ends the ailment, of the instance that is restarted.
         relapse_s: how long after a restart the ailment comes back; None: it does not.
         warm_up_s: how long after a restart it refuses connections.
         noise_ratio: share of checks that fail although nothing is wrong.
         acks_only: the platform says that it has acted, and has not.
         broken_platform: the platform refuses to act.
+        demand: load in instances: with fewer than that they are saturated. 0: none is measured.
+        bad: versions that make every instance suffer, and from what.
+        restart_count: restarts by the platform itself, as it counts them.
     """
 
     kind: ClassVar[str] = "simulated"
@@ -78,20 +85,40 @@ class SimService:
     unreadable: bool = False
     stopped: bool = False
     instance_count: int = 1
-    run: int = 1
+    demand: float = 0.0
+    revision: str = ""
+    bad: dict[str, Ailment] = field(default_factory=dict[str, Ailment])
+    restart_count: int = 0
     started: Instant = field(default=Instant(float("-inf")))
+    _runs: dict[int, int] = field(default_factory=dict[int, int])
+    _versions: dict[int, str] = field(default_factory=dict[int, str])
+    _cured: set[int] = field(default_factory=set[int])
+    _turn: int = 0
     _coming_back: Ailment = Ailment.NONE
 
     @property
-    def capabilities(self) -> frozenset[ActionKind]:
-        return frozenset({ActionKind.RESTART})
+    def capabilities(self) -> Mapping[ActionKind, Scope]:
+        able = {ActionKind.RESTART: Scope.INSTANCE}
+        if self.demand:
+            able |= {ActionKind.SCALE_UP: Scope.SERVICE, ActionKind.SCALE_DOWN: Scope.SERVICE}
+        if self.revision:
+            able[ActionKind.ROLLBACK] = Scope.INSTANCE
+        return able
 
     def suffer(self, ailment: Ailment) -> None:
         self.ailment, self.since = ailment, self.clock.now()
         self._coming_back = ailment
+        self._cured.clear()
 
     def recover(self) -> None:
         self.ailment = self._coming_back = Ailment.NONE
+
+    def deploy(self, revision: str) -> None:
+        """Somebody deploys a version: every instance runs it at once."""
+        self.revision = revision
+        for number in range(self.instance_count):
+            self._start(number)
+            self._versions[number] = revision
 
     def _present(self) -> Ailment:
         now = self.clock.now()
@@ -102,16 +129,26 @@ class SimService:
             and now - self.started >= self.relapse_s
         ):
             self.ailment, self.since = self._coming_back, now
+            self._cured.clear()
         return self.ailment
 
+    def _ails(self, number: int) -> Ailment:
+        """What one instance suffers from."""
+        present = self._present()
+        if present is not Ailment.NONE and number not in self._cured:
+            return present
+        return self.bad.get(self._versions.get(number, self.revision), Ailment.NONE)
+
     async def check(self) -> Observation:
-        now, ailment = self.clock.now(), self._present()
+        now = self.clock.now()
+        self._turn = (self._turn + 1) % self.instance_count
+        ailment = self._ails(self._turn)
         if ailment is Ailment.NONE:
             if now - self.started < self.warm_up_s:
                 return Observation(Verdict.FAIL, now, 0.001, Cause.REFUSED, "connection refused")
             if self.noise_ratio and self.random.random() < self.noise_ratio:
                 return Observation(Verdict.FAIL, now, 0.001, Cause.ERROR, "503")
-            return Observation(Verdict.PASS, now, self.latency_s)
+            return self._under_load(now)
         match ailment:
             case Ailment.CRASHED | Ailment.REFUSING:
                 return Observation(Verdict.FAIL, now, 0.001, Cause.REFUSED, "connection refused")
@@ -124,24 +161,43 @@ class SimService:
             case Ailment.UNSEEN:
                 return Observation(Verdict.INCONCLUSIVE, now, 0.0, None, "no route")
 
+    def _under_load(self, now: Instant) -> Observation:
+        if not self.demand:
+            return Observation(Verdict.PASS, now, self.latency_s)
+        load = self.demand / self.instance_count
+        if load <= 1:
+            return Observation(Verdict.PASS, now, self.latency_s, load=load)
+        detail = f"at {load:.0%} of what it can"
+        return Observation(Verdict.FAIL, now, self.latency_s, Cause.SATURATED, detail, load)
+
     async def observe(self) -> Status:
         if self.unreadable:
             raise TransientError("the platform does not answer")
+        found = [self._instance(number) for number in range(self.instance_count)]
+        return Status(tuple(found), self.instance_count, self.revision or None)
+
+    def _instance(self, number: int) -> Instance:
         state = InstanceState.RUNNING
-        if self._present() is Ailment.CRASHED:
+        if self._ails(number) is Ailment.CRASHED:
             state = InstanceState.EXITED
         if self.stopped:
             state = InstanceState.STOPPED
-        found = [
-            Instance(InstanceId(str(number)), state, f"run-{self.run}", "exit code 1")
-            for number in range(self.instance_count)
-        ]
-        return Status(tuple(found), self.instance_count)
+        return Instance(
+            InstanceId(str(number)),
+            state,
+            self._identity(number),
+            "exit code 1",
+            revision=self._versions.get(number, self.revision),
+            restart_count=self.restart_count,
+        )
+
+    def _identity(self, number: int) -> str:
+        return f"run-{self._runs.get(number, 1)}"
 
     async def execute(self, action: Action, /, *, epoch: Epoch) -> None:
-        if action.kind is not ActionKind.RESTART:
+        if action.kind not in self.capabilities:
             raise PermanentError(f"cannot {action.kind}")
-        if action.identity and action.identity != f"run-{self.run}":
+        if not self._to_do(action):
             return
         now = self.clock.now()
         well = self._present() is Ailment.NONE and now - self.started >= self.warm_up_s
@@ -150,9 +206,40 @@ class SimService:
             raise TransientError("the platform refused")
         if self.acks_only:
             return
-        self.run += 1
-        self.started = now
-        if self.curable:
+        if action.kind in (ActionKind.SCALE_UP, ActionKind.SCALE_DOWN):
+            self.instance_count = action.replicas or self.instance_count
+            return
+        if action.kind is ActionKind.ROLLBACK:
+            self.revision = action.revision or self.revision
+        for number in self._chosen(action):
+            self._start(number)
+            self._versions[number] = self.revision
+
+    def _to_do(self, action: Action) -> bool:
+        if action.kind in (ActionKind.SCALE_UP, ActionKind.SCALE_DOWN):
+            if action.before != str(self.instance_count) != str(action.replicas):
+                raise ConflictError(f"there are {self.instance_count} by now")
+            return action.replicas != self.instance_count
+        if action.kind is ActionKind.ROLLBACK and self.revision not in (
+            action.before,
+            action.revision,
+        ):
+            raise ConflictError(f"{self.revision} is there by now")
+        chosen = self._chosen(action)
+        return not action.identity or self._identity(chosen[0]) == action.identity
+
+    def _chosen(self, action: Action) -> list[int]:
+        if action.instance is None:
+            return list(range(self.instance_count))
+        return [int(action.instance)]
+
+    def _start(self, number: int) -> None:
+        self._runs[number] = self._runs.get(number, 1) + 1
+        self.started = self.clock.now()
+        if not self.curable:
+            return
+        self._cured.add(number)
+        if self._cured >= set(range(self.instance_count)):
             self.ailment = Ailment.NONE
 
     async def close(self) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from prunella.core.ledger import Entry, EntryKind, Intent, Step
-from prunella.core.model import Hold, Outcome, ServiceId, Stamp
+from prunella.core.ledger import Body, Entry, EntryKind, Grant, Intent, Mark, Step
+from prunella.core.model import ActionId, ActionKind, Hold, Outcome, ServiceId, Stamp
 
 
 def of_intent(intent: Intent) -> Entry:
@@ -23,7 +23,8 @@ def of_intent(intent: Intent) -> Entry:
             "instance": action.instance,
             "replicas": action.replicas,
             "revision": action.revision,
-            "observed": intent.observed,
+            "before": action.before,
+            "ended": None if intent.ended is None else intent.ended.value,
         },
     )
 
@@ -73,3 +74,38 @@ def of_hold(hold: Hold) -> Entry:
 def of_lift(service: ServiceId | None, hold: Hold, now: Stamp, actor: str) -> Entry:
     body = {"owner": hold.owner, "reason": hold.reason}
     return Entry(EntryKind.HOLD_LIFTED, now, service, actor, body)
+
+
+def of_mark(mark: Mark) -> Entry:
+    body = {
+        "event": "soaked" if mark.soaked else "deployed",
+        "revision": mark.revision,
+        "evidence": mark.evidence,
+    }
+    actor = "prunella" if mark.soaked else mark.actor
+    return Entry(EntryKind.VERSION, mark.at, mark.service, actor, body)
+
+
+def of_grant(action: ActionId, intent: Intent, grant: Grant) -> Entry:
+    """`grant` is what is owed now, which may be more than what the intent asked for."""
+    kind, service = intent.action.kind, intent.action.service
+    body = {**_of_debt(kind, action, grant), "event": "granted", "reason": intent.reason}
+    return Entry(EntryKind.DEBT, intent.at, service, intent.actor, body)
+
+
+def of_settlement(
+    service: ServiceId, kind: ActionKind, action: ActionId, grant: Grant, now: Stamp, reason: str
+) -> Entry:
+    body = {**_of_debt(kind, action, grant), "event": "settled", "reason": reason}
+    return Entry(EntryKind.DEBT, now, service, body=body)
+
+
+def _of_debt(kind: ActionKind, action: ActionId, grant: Grant) -> Body:
+    return {
+        "action": kind.value,
+        "id": action,
+        "before": grant.before,
+        "granted": grant.granted,
+        "due": grant.due.wall.isoformat(),
+        "extended_count": grant.extended_count,
+    }

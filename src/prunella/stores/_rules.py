@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
-from prunella.core.ledger import Attempt, Holder, Veto
-from prunella.core.model import ActionId, ActionKind, IncidentId, Outcome, ServiceId, Stamp
-from prunella.core.time import age_s, rebase
+from prunella.core.ledger import Attempt, Grant, Holder, Mark, Veto
+from prunella.core.model import (
+    ActionId,
+    ActionKind,
+    Debt,
+    IncidentId,
+    Instant,
+    Outcome,
+    ServiceId,
+    Stamp,
+    Version,
+)
+from prunella.core.time import age_s, rebase, remaining_s
 from prunella.errors import PermanentError, StoreInUseError
 
 KEPT_S = 4 * 3600.0  # guards look back so far: never forgotten, always in a view
 HOLDER_TTL_S = 10.0  # a holder on another host whose last beat is older has died
 VIEW_CHUNK = 16  # attempts that are judged old together before the search for more ends
+VERSIONS_COUNT = 32  # deployments of one service that are kept
 
 Began = tuple[ActionKind, Stamp, Stamp | None, Outcome | None, str, IncidentId]
 """An action as a view needs it: kind, at, ended, outcome, actor, incident."""
@@ -91,3 +104,52 @@ def later(one: Stamp, other: Stamp) -> Stamp:
 def is_old(then: Stamp, keep_from: Stamp, now: Stamp) -> bool:
     """Whether a line of `then` may be forgotten: before `keep_from` and over 4 h old."""
     return age_s(then, keep_from) > 0 and age_s(then, now) > KEPT_S
+
+
+class Deployment(NamedTuple):
+    """A version as it is stored; ``Version`` is how it is read. ``seq``: its ledger line."""
+
+    seq: int
+    revision: str
+    deployed: Stamp
+    actor: str
+    soaked: Stamp | None = None
+    evidence: str = ""
+
+
+def is_news(mark: Mark, newest: Deployment | None) -> bool:
+    """Whether `mark` says what the `newest` deployment of its service does not."""
+    if newest is None or newest.revision != mark.revision:
+        return not mark.soaked
+    return mark.soaked and newest.soaked is None
+
+
+def surplus(deployments: Sequence[Deployment]) -> Deployment | None:
+    """Which of them, newest first, is one too many: the oldest that is not the last soaked one."""
+    if len(deployments) <= VERSIONS_COUNT:
+        return None
+    last_soaked = next((one for one in deployments if one.soaked), None)
+    return deployments[-2] if deployments[-1] is last_soaked else deployments[-1]
+
+
+def version(deployment: Deployment, now: Stamp) -> Version:
+    soaked = deployment.soaked
+    return Version(
+        deployment.revision,
+        rebase(deployment.deployed, now),
+        deployment.actor,
+        None if soaked is None else rebase(soaked, now),
+        deployment.evidence,
+    )
+
+
+def renewed(grant: Grant, earlier: Grant | None) -> Grant:
+    """`grant` in place of an `earlier` one: what there was before the first of them comes back."""
+    if earlier is None:
+        return grant
+    return replace(grant, before=min(grant.before, earlier.before))
+
+
+def debt(kind: ActionKind, action: ActionId, grant: Grant, now: Stamp) -> Debt:
+    due_at = Instant(now.instant + remaining_s(grant.due, now))
+    return Debt(kind, action, grant.before, grant.granted, due_at, grant.extended_count)

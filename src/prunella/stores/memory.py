@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 
 from prunella.core.holds import in_force, is_live
@@ -14,10 +13,11 @@ from prunella.core.ledger import (
     Entry,
     EntryKind,
     Finish,
-    HealingRecord,
+    Grant,
     Holder,
     Intent,
     LedgerView,
+    Mark,
     Page,
     ServiceRow,
     Step,
@@ -27,9 +27,9 @@ from prunella.core.machine import Phase
 from prunella.core.model import (
     ActionId,
     ActionKind,
+    Debt,
     Epoch,
     Hold,
-    Outcome,
     ServiceId,
     Stamp,
 )
@@ -39,71 +39,7 @@ from prunella.errors import PermanentError, StaleEpochError, StoreError
 from prunella.plugins import StorePlugin
 from prunella.stores import _lines as lines
 from prunella.stores import _rules as rules
-
-
-@dataclass(slots=True)
-class _Move:
-    """An action, and how it ended."""
-
-    id: ActionId
-    intent: Intent
-    finish: Finish | None = None
-    ended: Stamp | None = None
-
-    def began(self) -> rules.Began:
-        intent = self.intent
-        outcome = None if self.finish is None else self.finish.outcome
-        return (
-            intent.action.kind,
-            intent.at,
-            self.ended,
-            outcome,
-            intent.actor,
-            intent.incident,
-        )
-
-    def record(self) -> HealingRecord:
-        intent, finish = self.intent, self.finish
-        return HealingRecord(
-            id=self.id,
-            service=intent.action.service,
-            action=intent.action.kind,
-            reason=intent.reason,
-            timestamp=intent.at.wall,
-            success=None if finish is None else finish.outcome is Outcome.RECOVERED,
-            recovery_time_ms=None if finish is None else finish.recovery_time_ms,
-            downtime_ms=None if finish is None else finish.downtime_ms,
-            outcome=None if finish is None else finish.outcome,
-            detail="" if finish is None else finish.detail,
-            symptom=intent.symptom,
-            evidence=intent.evidence,
-            incident=intent.incident,
-            actor=intent.actor,
-            instance=intent.action.instance,
-        )
-
-
-@dataclass(slots=True)
-class _Standing:
-    """Where healing stands for one service; ``moved`` is the line of its newest move."""
-
-    phase: Phase
-    since: Stamp
-    wake_at: Stamp | None
-    reason: str
-    moved: int
-    restart_count: int = 0
-    action_count: int = 0
-    last_restart: datetime | None = None
-
-
-@dataclass(slots=True)
-class _Tenure:
-    """Who holds the store since when, and when it last said that it lives."""
-
-    holder: Holder
-    since: Stamp
-    beat: Stamp
+from prunella.stores._memory import Move, Standing, Tenure
 
 
 class MemoryStore:
@@ -111,14 +47,16 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._epoch = Epoch(0)
-        self._tenure: _Tenure | None = None
+        self._tenure: Tenure | None = None
         self._seq = 0
         self._ledger: list[Entry] = []
-        self._moves: list[_Move] = []
-        self._by_service: dict[ServiceId, list[_Move]] = {}
-        self._running: dict[ServiceId, _Move] = {}
+        self._moves: list[Move] = []
+        self._by_service: dict[ServiceId, list[Move]] = {}
+        self._running: dict[ServiceId, Move] = {}
         self._fleet: deque[Stamp] = deque(maxlen=BURST)
-        self._standing: dict[ServiceId, _Standing] = {}
+        self._standing: dict[ServiceId, Standing] = {}
+        self._deployments: dict[ServiceId, list[rules.Deployment]] = {}  # newest first
+        self._owed: dict[tuple[ServiceId, ActionKind], tuple[ActionId, Grant]] = {}
         self._holds: dict[tuple[ServiceId | None, str], tuple[int, Hold]] = {}
         self._closed = False
 
@@ -130,7 +68,7 @@ class MemoryStore:
         if tenure and rules.holder_lives(tenure.holder, tenure.beat, holder, now):
             raise rules.in_use("memory:", tenure.holder, tenure.since)
         self._epoch = Epoch(self._epoch + 1)
-        self._tenure = _Tenure(holder, now, now)
+        self._tenure = Tenure(holder, now, now)
         return self._epoch
 
     async def beat(self, now: Stamp, /, *, epoch: Epoch) -> None:
@@ -154,19 +92,20 @@ class MemoryStore:
         if vetoes := tuple(admit(self._view(service, now))):
             return vetoes
         running = self._running.get(service)
-        if running and not intent.observed:
+        if running and intent.ended is None:
             at = running.intent.at.wall
             kind = running.intent.action.kind
             return (rules.lease_veto(service, running.id, kind, at),)
-        move = _Move(ActionId(self._append(lines.of_intent(intent))), intent)
+        move = Move(ActionId(self._append(lines.of_intent(intent))), intent)
         self._moves.append(move)
         self._by_service.setdefault(service, []).append(move)
-        if intent.observed:
-            move.finish, move.ended = Finish(move.id, Outcome.OBSERVED), intent.at
+        if intent.ended is not None:
+            move.finish, move.ended = Finish(move.id, intent.ended), intent.at
         else:
             self._running[service] = move
             self._fleet.appendleft(intent.at)
             self._act(move)
+            self._owe(move)
         return move.id
 
     async def advance(self, step: Step, /, *, epoch: Epoch) -> None:
@@ -176,6 +115,28 @@ class MemoryStore:
         moved = self._append(lines.of_step(step))
         standing = self._stand(step.service, step.phase, step.at, step.reason, moved)
         standing.wake_at = step.wake_at
+
+    async def mark(self, mark: Mark, /, *, epoch: Epoch) -> None:
+        self._require(epoch)
+        known = self._deployments.get(mark.service, [])
+        newest = known[0] if known else None
+        if not rules.is_news(mark, newest):
+            return
+        seq = self._append(lines.of_mark(mark))
+        if newest and mark.soaked:
+            known[0] = newest._replace(soaked=mark.at, evidence=mark.evidence)
+            return
+        deployment = rules.Deployment(seq, mark.revision, mark.at, mark.actor)
+        self._deployments[mark.service] = known = [deployment, *known]
+        if surplus := rules.surplus(known):
+            known.remove(surplus)
+
+    async def settle(
+        self, service: ServiceId, kind: ActionKind, now: Stamp, /, *, epoch: Epoch, reason: str
+    ) -> None:
+        self._require(epoch)
+        if struck := self._owed.pop((service, kind), None):
+            self._append(lines.of_settlement(service, kind, *struck, now, reason))
 
     async def note(self, entries: Sequence[Entry], /, *, epoch: Epoch) -> None:
         self._require(epoch)
@@ -209,6 +170,8 @@ class MemoryStore:
         needed = {standing.moved for standing in self._standing.values()}
         needed |= {move.id for move in self._running.values()}
         needed |= {seq for seq, _ in self._holds.values()}
+        needed |= {one.seq for known in self._deployments.values() for one in known}
+        needed |= {action for action, _ in self._owed.values()}
         before = len(self._ledger)
         self._ledger = [
             entry
@@ -234,6 +197,10 @@ class MemoryStore:
     async def holds(self, now: Stamp, /) -> Sequence[Hold]:
         self._require_open()
         return [hold for _, hold in self._holds.values() if is_live(hold, now)]
+
+    async def debts(self, now: Stamp, /) -> Mapping[ServiceId, Sequence[Debt]]:
+        self._require_open()
+        return {service: self._debts(service, now) for service, _ in sorted(self._owed)}
 
     async def history(
         self, limit: int, /, *, service: ServiceId | None = None, before: int | None = None
@@ -279,7 +246,7 @@ class MemoryStore:
         if self._closed:
             raise PermanentError("the store memory: is closed")
 
-    def _require(self, epoch: Epoch) -> _Tenure:
+    def _require(self, epoch: Epoch) -> Tenure:
         self._require_open()
         if self._tenure is None or epoch != self._epoch:
             raise StaleEpochError(f"epoch {epoch} of the store memory: has ended")
@@ -292,15 +259,15 @@ class MemoryStore:
 
     def _stand(
         self, service: ServiceId, phase: Phase, at: Stamp, reason: str, moved: int
-    ) -> _Standing:
+    ) -> Standing:
         standing = self._standing.get(service)
         if standing is None:
-            standing = self._standing[service] = _Standing(phase, at, None, reason, moved)
+            standing = self._standing[service] = Standing(phase, at, None, reason, moved)
         standing.phase, standing.since, standing.wake_at = phase, at, None
         standing.reason, standing.moved = reason, moved
         return standing
 
-    def _act(self, move: _Move) -> None:
+    def _act(self, move: Move) -> None:
         intent = move.intent
         standing = self._stand(
             intent.action.service, Phase.ACTING, intent.at, intent.reason, move.id
@@ -309,6 +276,23 @@ class MemoryStore:
         if intent.action.kind is ActionKind.RESTART:
             standing.restart_count += 1
             standing.last_restart = intent.at.wall
+
+    def _owe(self, move: Move) -> None:
+        intent = move.intent
+        if intent.grant is None:
+            return
+        of = (intent.action.service, intent.action.kind)
+        earlier = self._owed.get(of)
+        granted = rules.renewed(intent.grant, None if earlier is None else earlier[1])
+        self._owed[of] = (move.id, granted)
+        self._append(lines.of_grant(move.id, intent, granted))
+
+    def _debts(self, service: ServiceId, now: Stamp) -> tuple[Debt, ...]:
+        return tuple(
+            rules.debt(kind, action, grant, now)
+            for (owing, kind), (action, grant) in sorted(self._owed.items())
+            if owing == service
+        )
 
     def _finish(self, step: Step, finish: Finish) -> None:
         move = self._running.get(step.service)
@@ -341,6 +325,8 @@ class MemoryStore:
             running=frozenset(self._running),
             fleet_started=tuple(rebase(at, now) for at in self._fleet),
             holds=in_force((hold for _, hold in self._holds.values()), service, now),
+            versions=tuple(rules.version(one, now) for one in self._deployments.get(service, ())),
+            debts=self._debts(service, now),
         )
 
     def _chunks(self, service: ServiceId) -> Iterator[list[rules.Began]]:
@@ -350,16 +336,17 @@ class MemoryStore:
             yield [move.began() for move in reversed(moves[start:end])]
 
     def _forget_moves(self, keep_from: Stamp, now: Stamp) -> None:
+        owed = {action for action, _ in self._owed.values()}
         self._moves = [
             move
             for move in self._moves
-            if move.ended is None or not rules.is_old(move.ended, keep_from, now)
+            if move.ended is None or move.id in owed or not rules.is_old(move.ended, keep_from, now)
         ]
         self._by_service = {}
         self._fleet.clear()
         for move in self._moves:
             self._by_service.setdefault(move.intent.action.service, []).append(move)
-            if not move.intent.observed:
+            if move.intent.ended is None:
                 self._fleet.appendleft(move.intent.at)
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import inspect
 import os
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
-from prunella.core.ledger import Step
-from prunella.core.model import Action, ActionKind, Epoch, Instant, Stamp, Status
+from prunella.core.ledger import Mark, Step
+from prunella.core.model import Action, ActionKind, Epoch, Instant, Scope, Stamp, Status
 from prunella.platforms.process import PLUGIN as REAL_PLATFORM
 from prunella.platforms.process import ProcessPlatform, ProcessSpec
 from prunella.plugins import PlatformContext, PlatformPlugin, StorePlugin
@@ -78,8 +78,8 @@ def _die() -> None:
 class CrashingStore:
     """A store whose writes are points of death; everything else is the real one's.
 
-    The daemon compacts once an hour, so at a point in ``compact`` a compaction falls into the
-    middle of the first heal.
+    What the daemon does not do in every life falls into the middle of the first heal when the
+    point is there: it compacts once an hour, and these processes have no version and no debt.
     """
 
     def __init__(self, real: Store, point: Point) -> None:
@@ -98,9 +98,20 @@ class CrashingStore:
         return dying
 
     async def advance(self, step: Step, /, *, epoch: Epoch) -> None:
-        if self._point.call == "store.compact":
-            await self._point.around("store.compact", lambda: self._compact(step.at, epoch))
+        rare = self._rare(step, epoch).get(self._point.call)
+        if rare:
+            await self._point.around(self._point.call, rare)
         await self._point.around("store.advance", lambda: self._real.advance(step, epoch=epoch))
+
+    def _rare(self, step: Step, epoch: Epoch) -> dict[str, Callable[[], Awaitable[object]]]:
+        real, service, now = self._real, step.service, step.at
+        return {
+            "store.compact": lambda: self._compact(now, epoch),
+            "store.mark": lambda: real.mark(Mark(service, "1", now), epoch=epoch),
+            "store.settle": lambda: real.settle(
+                service, ActionKind.SCALE_UP, now, epoch=epoch, reason="no debt"
+            ),
+        }
 
     async def _compact(self, now: Stamp, epoch: Epoch) -> int:
         then = Stamp(now.wall - timedelta(seconds=_AGE_S), Instant(now.instant - _AGE_S), now.boot)
@@ -117,7 +128,7 @@ class CrashingPlatform:
         self._point = point
 
     @property
-    def capabilities(self) -> frozenset[ActionKind]:
+    def capabilities(self) -> Mapping[ActionKind, Scope]:
         return self._real.capabilities
 
     async def observe(self) -> Status:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
@@ -16,13 +16,20 @@ from prunella.core.model import (
     InstanceId,
     InstanceState,
     Instant,
+    Scope,
     ServiceId,
     Status,
+    Verdict,
 )
-from prunella.errors import PermanentError, TransientError
+from prunella.errors import ConflictError, PermanentError, TransientError
 from prunella.ports import Clock, FactListener
 
-_CAPABILITIES = frozenset({ActionKind.RESTART})
+_CAPABILITIES = {
+    ActionKind.RESTART: Scope.INSTANCE,
+    ActionKind.SCALE_UP: Scope.SERVICE,
+    ActionKind.SCALE_DOWN: Scope.SERVICE,
+    ActionKind.ROLLBACK: Scope.INSTANCE,
+}
 
 
 class Executed(NamedTuple):
@@ -46,6 +53,9 @@ class _Run:
     number: int = 0
     state: InstanceState = InstanceState.STOPPED
     detail: str = ""
+    revision: str = "v1"
+    verdict: Verdict | None = None
+    restart_count: int = 0
 
 
 class FakePlatform:
@@ -53,7 +63,11 @@ class FakePlatform:
 
     Knobs: ``break_observe`` and ``break_execute`` make a method raise ``TransientError``,
     ``go_deaf`` makes ``execute`` return with nothing done; ``mend`` undoes all three. ``silent``
-    keeps ends to itself: they are seen by observing only.
+    keeps ends to itself: they are seen by observing only. ``deploy``, ``rescale`` and
+    ``restart_by_itself`` are what others do to the service.
+
+    Attributes:
+        completed: the actions that were verified and told so.
     """
 
     kind: ClassVar[str] = "fake"
@@ -74,35 +88,68 @@ class FakePlatform:
         self._clock = clock
         self._on_fact = on_fact
         self._silent = silent
+        self._revision = "v1"
+        self.completed: list[Action] = []
         self._runs = {InstanceId(str(number)): _Run() for number in range(replicas)}
         self._observe_trouble = ""
         self._execute_trouble = ""
         self._deaf = False
 
     @property
-    def capabilities(self) -> frozenset[ActionKind]:
+    def capabilities(self) -> Mapping[ActionKind, Scope]:
         return _CAPABILITIES
 
     async def observe(self) -> Status:
         if self._observe_trouble:
             raise TransientError(self._observe_trouble)
         instances = tuple(self._instance(name, run) for name, run in self._runs.items())
-        return Status(instances, desired=len(instances))
+        return Status(instances, desired=len(instances), revision=self._revision)
 
     async def execute(self, action: Action, /, *, epoch: Epoch) -> None:
         if action.kind not in _CAPABILITIES:
             raise PermanentError(f"platform fake cannot {action.kind}")
-        chosen = [name for name in self._runs if action.instance in (None, name)]
-        if not chosen:
-            raise PermanentError(f"{self._service} has no replica {action.instance}")
-        wanted = [name for name in chosen if not self._reached(name, action.identity)]
-        effective = bool(wanted) and not self._deaf and not self._execute_trouble
+        scaling = action.kind in (ActionKind.SCALE_UP, ActionKind.SCALE_DOWN)
+        to_do = self._rescaling(action) if scaling else self._replacing(action)
+        effective = bool(to_do) and not self._deaf and not self._execute_trouble
         self.world.log.append(Executed(self._clock.now(), action, epoch, effective))
         if self._execute_trouble:
             raise TransientError(self._execute_trouble)
-        if effective:
-            for name in wanted:
+        if not effective:
+            return
+        if action.kind is ActionKind.ROLLBACK and action.revision is not None:
+            self._revision = action.revision
+        for name in to_do:
+            if action.kind is ActionKind.SCALE_DOWN:
+                del self._runs[name]
+            else:
+                self._runs.setdefault(name, _Run())
                 self._start(name)
+
+    async def complete(self, action: Action, /, *, epoch: Epoch) -> None:  # noqa: ARG002 - no fence
+        self.completed.append(action)
+
+    def _replacing(self, action: Action) -> list[InstanceId]:
+        """The replicas that a restart or a rollback has still to replace."""
+        if action.kind is ActionKind.ROLLBACK and self._revision not in (
+            action.before,
+            action.revision,
+        ):
+            raise ConflictError(f"{self._service} runs {self._revision} by now")
+        chosen = [name for name in self._runs if action.instance in (None, name)]
+        if not chosen:
+            raise PermanentError(f"{self._service} has no replica {action.instance}")
+        return [name for name in chosen if not self._reached(name, action.identity)]
+
+    def _rescaling(self, action: Action) -> list[InstanceId]:
+        """The replicas that are to be added, or to go."""
+        present = len(self._runs)
+        if action.replicas is None or action.replicas == present:
+            return []
+        if action.before and action.before != str(present):
+            raise ConflictError(f"{self._service} has {present} replicas by now")
+        if action.kind is ActionKind.SCALE_DOWN:
+            return list(self._runs)[action.replicas :]
+        return [InstanceId(str(number)) for number in range(present, action.replicas)]
 
     async def close(self) -> None:
         self.closed = True
@@ -127,8 +174,40 @@ class FakePlatform:
         if run.state is not InstanceState.RUNNING:
             return
         run.state, run.detail = InstanceState.EXITED, detail
+        self._tell(FactKind.EXITED, name, detail)
+
+    def deploy(self, revision: str) -> None:
+        """Somebody deploys another version: all replicas run it at once."""
+        self._revision = revision
+        for name in self._runs:
+            self._start(name)
+        self._tell(FactKind.CHANGED, InstanceId("0"), revision)
+
+    def rescale(self, replicas: int) -> None:
+        """Somebody sets another number of replicas."""
+        for number in range(len(self._runs), replicas):
+            self._runs[InstanceId(str(number))] = _Run()
+            self._start(InstanceId(str(number)))
+        for name in list(self._runs)[replicas:]:
+            del self._runs[name]
+        self._tell(FactKind.CHANGED, InstanceId("0"), f"{replicas} replicas")
+
+    def restart_by_itself(self, instance: InstanceId | str = "0") -> None:
+        """The platform restarts a replica that has ended, without being asked."""
+        name = InstanceId(instance)
+        self._runs[name].restart_count += 1
+        self._start(name)
+        self._tell(FactKind.STARTED, name, "restarted by its platform")
+
+    def judge(self, verdict: Verdict | None, instance: InstanceId | str = "0") -> None:
+        """The platform's own check of a replica says so."""
+        name = InstanceId(instance)
+        self._runs[name].verdict = verdict
+        self._tell(FactKind.VERDICT, name, str(verdict))
+
+    def _tell(self, kind: FactKind, instance: InstanceId, detail: str) -> None:
         if self._on_fact is not None and not self._silent:
-            self._on_fact(Fact(FactKind.EXITED, name, self._clock.now(), detail))
+            self._on_fact(Fact(kind, instance, self._clock.now(), detail))
 
     def run_of(self, instance: InstanceId | str = "0") -> Instance:
         """What is really there, whatever ``break_observe`` lets others see."""
@@ -157,9 +236,18 @@ class FakePlatform:
         run = self._runs[name]
         run.number += 1
         run.state, run.detail = InstanceState.RUNNING, ""
+        run.revision, run.verdict = self._revision, None
 
     def _instance(self, name: InstanceId, run: _Run) -> Instance:
-        return Instance(name, run.state, self._identity(name, run), run.detail)
+        return Instance(
+            name,
+            run.state,
+            self._identity(name, run),
+            run.detail,
+            revision=run.revision,
+            verdict=run.verdict,
+            restart_count=run.restart_count,
+        )
 
     def _identity(self, name: InstanceId, run: _Run) -> str:
         return f"{self._service}/{name}/{run.number}" if run.number else ""

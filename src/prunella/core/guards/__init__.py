@@ -16,7 +16,7 @@ from typing import NamedTuple
 from prunella.core.fleet import FleetView
 from prunella.core.health import Diagnosis
 from prunella.core.ledger import LedgerView, Veto
-from prunella.core.model import Action, Instant, Status
+from prunella.core.model import Action, ActionKind, Instant, Scope, Status
 from prunella.core.policy import FleetPolicy, Policy
 
 
@@ -32,6 +32,17 @@ class Proposal(NamedTuple):
     fleet: FleetView
     grace_until: Instant
     now: Instant
+    scope: Scope = Scope.INSTANCE
+
+    @property
+    def takes_back(self) -> bool:
+        """Whether this ends a mitigation, or puts back one that was ended too early."""
+        action = self.action
+        if action.kind is ActionKind.SCALE_DOWN:
+            return True
+        return action.kind is ActionKind.SCALE_UP and any(
+            debt.granted >= (action.replicas or 0) for debt in self.ledger.debts
+        )
 
     @property
     def factual(self) -> bool:
@@ -47,6 +58,8 @@ class Guard:
         order: guards are asked, and their vetoes listed, from low to high.
         yields: a person's forced heal passes without naming it.
         exhausts: its veto means that trying again is over: quarantine.
+        sanity: its veto rules out this remedy alone: the next one is considered instead.
+        remedies: it limits how often is healed; taking a remedy back is not asked of it.
     """
 
     name: str
@@ -54,6 +67,8 @@ class Guard:
     judge: Callable[[Proposal], Veto | None]
     yields: bool = False
     exhausts: bool = False
+    sanity: bool = False
+    remedies: bool = False
 
 
 @cache

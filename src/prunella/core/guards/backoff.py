@@ -16,4 +16,4 @@ def judge(proposal: Proposal) -> Veto | None:
     return Veto("backoff", f"backing off for {until - proposal.now:.1f} s more", until)
 
 
-GUARD = Guard("backoff", 60, judge, yields=True)
+GUARD = Guard("backoff", 60, judge, yields=True, remedies=True)

@@ -18,4 +18,4 @@ def judge(proposal: Proposal) -> Veto | None:
     return Veto("budget", f"{len(spent)} actions in the last {window_min:g} min", until)
 
 
-GUARD = Guard("budget", 70, judge, yields=True)
+GUARD = Guard("budget", 70, judge, yields=True, remedies=True)

@@ -19,4 +19,4 @@ def judge(proposal: Proposal) -> Veto | None:
     return None
 
 
-GUARD = Guard("chain", 80, judge, yields=True, exhausts=True)
+GUARD = Guard("chain", 80, judge, yields=True, remedies=True, exhausts=True)

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from prunella.core.guards import Guard, Proposal
 from prunella.core.ledger import Veto
-from prunella.core.model import Health, InstanceState
+from prunella.core.model import ActionKind, Health, InstanceState, Scope
 
 
 def judge(proposal: Proposal) -> Veto | None:
     """Judge by what would be left; a failed service has no healthy instance left to lose."""
-    status, action = proposal.status, proposal.action
+    status, action, symptom = proposal.status, proposal.action, proposal.diagnosis.symptom
     if status is None or len(status.instances) < 2 or proposal.diagnosis.health is Health.FAILED:
         return None
-    running = [i for i in status.instances if i.state is InstanceState.RUNNING]
-    if action.instance is None:
-        left = 0
-    else:
-        left = sum(i.id != action.instance for i in running)
-        if left == len(running):
-            return None
+    sick = symptom.instances if symptom is not None else ()
+    healthy = [i.id for i in status.instances if i.state is InstanceState.RUNNING]
+    healthy = [instance for instance in healthy if instance not in sick]
     wanted = max(status.desired, len(status.instances))
-    share = left / wanted
-    if share >= proposal.policy.min_healthy_ratio:
+    match action.kind:
+        case ActionKind.SCALE_UP:
+            return None
+        case ActionKind.SCALE_DOWN:
+            wanted = action.replicas or 0
+            left = len(healthy) - 1
+        case _ if action.instance is not None:
+            left = sum(instance != action.instance for instance in healthy)
+        case _:
+            left = len(healthy) - 1 if proposal.scope is Scope.SERVICE else 0
+    if left >= len(healthy) or left >= proposal.policy.min_healthy_ratio * wanted:
         return None
     least = proposal.policy.min_healthy_ratio
     return Veto("min-healthy", f"{left} of {wanted} instances would be left, less than {least:.0%}")

@@ -24,4 +24,4 @@ def judge(proposal: Proposal) -> Veto | None:
     return Veto("pace", f"{share}: one action per {policy.pace_s:g} s", until)
 
 
-GUARD = Guard("pace", 100, judge, yields=True)
+GUARD = Guard("pace", 100, judge, yields=True, remedies=True)

@@ -33,7 +33,7 @@ from prunella.core.model import (
 from prunella.core.policy import BURST
 from prunella.core.time import rebase
 from prunella.stores import _rules as rules
-from prunella.stores._sql import rows
+from prunella.stores._sql import deployments, owed, rows
 from prunella.stores._sql.schema import actions, holder, holds, ledger, services
 
 _LAST: Final = 2**63 - 1  # a cursor behind every line
@@ -78,6 +78,8 @@ def view(connection: Connection, service: ServiceId, now: Stamp) -> LedgerView:
         ),
         fleet_started=tuple(rebase(rows.stamp("at", row), now) for row in fleet),
         holds=in_force(live_holds(connection, now), service, now),
+        versions=tuple(rules.version(one, now) for one in deployments.of(connection, service)),
+        debts=owed.of(connection, service, now),
     )
 
 

@@ -11,6 +11,7 @@ from prunella.core.ledger import (
     Entry,
     EntryKind,
     Finish,
+    Grant,
     HealingRecord,
     Holder,
     Intent,
@@ -27,10 +28,12 @@ from prunella.core.model import (
     InstanceId,
     Instant,
     Outcome,
+    Run,
     ServiceId,
     Stamp,
     SymptomKind,
 )
+from prunella.stores._rules import Deployment
 
 Row = RowMapping
 Values = dict[str, Any]
@@ -56,6 +59,10 @@ def text(value: str) -> str:
     return value
 
 
+def text_or_none(value: str | None) -> str | None:
+    return None if value is None else text(value)
+
+
 def of_stamp(name: str, stamp: Stamp | None) -> Values:
     if stamp is None:
         return {f"{name}_wall": None, f"{name}_instant": None, f"{name}_boot": None}
@@ -66,7 +73,7 @@ def of_stamp(name: str, stamp: Stamp | None) -> Values:
     }
 
 
-def stamp(name: str, row: Row) -> Stamp:
+def stamp(name: str, row: Row | Values) -> Stamp:
     wall, instant = row[f"{name}_wall"], row[f"{name}_instant"]
     return Stamp(moment(wall), Instant(instant), row[f"{name}_boot"])
 
@@ -98,7 +105,7 @@ def entry(row: Row) -> Entry:
 
 
 def of_intent(action: int, intent: Intent) -> Values:
-    ended = intent.at if intent.observed else None
+    ended = None if intent.ended is None else intent.at
     return {
         "id": action,
         "service": intent.action.service,
@@ -106,7 +113,9 @@ def of_intent(action: int, intent: Intent) -> Values:
         "instance": intent.action.instance,
         "identity": text(intent.action.identity),
         "replicas": intent.action.replicas,
-        "revision": intent.action.revision,
+        "revision": text_or_none(intent.action.revision),
+        "before": text(intent.action.before),
+        "runs": [list(run) for run in intent.action.runs],
         "incident": intent.incident,
         "reason": text(intent.reason),
         "symptom": None if intent.symptom is None else intent.symptom.value,
@@ -115,11 +124,12 @@ def of_intent(action: int, intent: Intent) -> Values:
         **of_stamp("failing", intent.failing_since),
         "event": intent.event.value,
         "evidence": text(intent.evidence),
-        "observed": intent.observed,
-        "outcome": Outcome.OBSERVED.value if intent.observed else None,
-        "success": False if intent.observed else None,
+        "observed": intent.ended is not None,
+        "outcome": None if intent.ended is None else intent.ended.value,
+        "success": None if intent.ended is None else False,
         "detail": "",
         **of_stamp("ended", ended),
+        "grant": None if intent.grant is None else of_grant(intent.grant),
     }
 
 
@@ -132,6 +142,8 @@ def intent(row: Row) -> Intent:
             identity=row["identity"],
             replicas=row["replicas"],
             revision=row["revision"],
+            before=row["before"],
+            runs=tuple(Run(InstanceId(name), identity) for name, identity in row["runs"]),
         ),
         incident=IncidentId(row["incident"]),
         reason=row["reason"],
@@ -141,7 +153,8 @@ def intent(row: Row) -> Intent:
         failing_since=stamp_or_none("failing", row),
         event=Event(row["event"]),
         evidence=row["evidence"],
-        observed=row["observed"],
+        ended=outcome(row) if row["observed"] else None,
+        grant=None if row["grant"] is None else grant(row["grant"]),
     )
 
 
@@ -250,3 +263,39 @@ def holder(row: Row) -> Holder:
         id=row["holder"],
         address=row["address"],
     )
+
+
+def of_deployment(service: ServiceId, deployment: Deployment) -> Values:
+    return {
+        "id": deployment.seq,
+        "service": service,
+        "revision": text(deployment.revision),
+        **of_stamp("deployed", deployment.deployed),
+        "actor": text(deployment.actor),
+        **of_stamp("soaked", deployment.soaked),
+        "evidence": text(deployment.evidence),
+    }
+
+
+def deployment(row: Row) -> Deployment:
+    return Deployment(
+        seq=row["id"],
+        revision=row["revision"],
+        deployed=stamp("deployed", row),
+        actor=row["actor"],
+        soaked=stamp_or_none("soaked", row),
+        evidence=row["evidence"],
+    )
+
+
+def of_grant(grant: Grant) -> Values:
+    return {
+        "before": grant.before,
+        "granted": grant.granted,
+        **of_stamp("due", grant.due),
+        "extended_count": grant.extended_count,
+    }
+
+
+def grant(row: Row | Values) -> Grant:
+    return Grant(row["before"], row["granted"], stamp("due", row), row["extended_count"])

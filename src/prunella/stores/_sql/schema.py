@@ -22,7 +22,7 @@ from sqlalchemy import (
     false,
 )
 
-SCHEMA = "0001"  # the newest step in migrations/versions
+SCHEMA = "0002"  # the newest step in migrations/versions
 APPLICATION_ID = 0x50524E4C  # "PRNL": marks the file as a store of ours
 
 metadata = MetaData()
@@ -62,6 +62,8 @@ actions = Table(
     Column("identity", Text, nullable=False),
     Column("replicas", BigInteger),
     Column("revision", Text),
+    Column("before", Text, nullable=False, server_default=""),
+    Column("runs", JSON, nullable=False, server_default="[]"),
     Column("incident", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("symptom", Text),
@@ -77,6 +79,7 @@ actions = Table(
     Column("recovery_time_ms", Double),
     Column("downtime_ms", Double),
     *_stamp("ended", nullable=True),
+    Column("grant", JSON(none_as_null=True)),
 )
 _running = actions.c.outcome.is_(None)
 _carried_out = actions.c.observed == false()
@@ -107,6 +110,31 @@ services = Table(
     Column("action_count", BigInteger, nullable=False),
     Column("last_restart", BigInteger),
     Column("moved", BigInteger, nullable=False),
+)
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("id", _SEQUENCE, primary_key=True, autoincrement=False),
+    Column("service", Text, nullable=False),
+    Column("revision", Text, nullable=False),
+    *_stamp("deployed"),
+    Column("actor", Text, nullable=False),
+    *_stamp("soaked", nullable=True),
+    Column("evidence", Text, nullable=False),
+    Index("versions_by_service", "service", "id"),
+)
+
+debts = Table(
+    "debts",
+    metadata,
+    Column("service", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("action", BigInteger, nullable=False),
+    Column("before", BigInteger, nullable=False),
+    Column("granted", BigInteger, nullable=False),
+    *_stamp("due"),
+    Column("extended_count", BigInteger, nullable=False),
 )
 
 holds = Table(

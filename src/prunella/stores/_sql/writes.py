@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from prunella.core.holds import is_live
-from prunella.core.ledger import Entry, Holder, Intent, LedgerView, Step, Veto
+from prunella.core.ledger import Entry, Holder, Intent, LedgerView, Mark, Step, Veto
 from prunella.core.machine import Phase
 from prunella.core.model import (
     ActionId,
@@ -21,8 +22,17 @@ from prunella.core.model import (
 from prunella.errors import StaleEpochError
 from prunella.stores import _lines as lines
 from prunella.stores import _rules as rules
-from prunella.stores._sql import reads, rows
-from prunella.stores._sql.schema import actions, compacting, holder, holds, ledger, services
+from prunella.stores._sql import deployments, owed, reads, rows
+from prunella.stores._sql.schema import (
+    actions,
+    compacting,
+    debts,
+    holder,
+    holds,
+    ledger,
+    services,
+    versions,
+)
 
 _EPOCH = select(holder.c.epoch, holder.c.holder)
 _LINE = insert(ledger)
@@ -106,8 +116,9 @@ def begin(
         connection.execute(_ACTION, rows.of_intent(seq, intent))
     except IntegrityError as error:
         raise LeaseHeldError(service) from error
-    if not intent.observed:
+    if intent.ended is None:
         _act(connection, seq, intent)
+        _owe(connection, ActionId(seq), intent, epoch)
     return ActionId(seq)
 
 
@@ -135,6 +146,14 @@ def _act(connection: Connection, seq: int, intent: Intent) -> None:
     changed = connection.execute(_ACT, {"of": service, "restarts": restarts, **standing})
     if not changed.rowcount:
         _first_stand(connection, service, standing, restarts=restarts, acted=1)
+
+
+def _owe(connection: Connection, action: ActionId, intent: Intent, epoch: Epoch) -> None:
+    if intent.grant is None:
+        return
+    service, kind = intent.action.service, intent.action.kind
+    granted = owed.put(connection, service, kind, action, intent.grant)
+    append(connection, lines.of_grant(action, intent, granted), epoch)
 
 
 def _first_stand(
@@ -167,6 +186,32 @@ def advance(connection: Connection, step: Step, epoch: Epoch) -> None:
     }
     if not connection.execute(_STAND, {"of": step.service, **standing}).rowcount:
         _first_stand(connection, step.service, standing)
+
+
+def mark(connection: Connection, news: Mark, epoch: Epoch) -> None:
+    news = replace(news, revision=rows.text(news.revision))
+    newest = deployments.newest(connection, news.service)
+    if not rules.is_news(news, newest):
+        return
+    seq = append(connection, lines.of_mark(news), epoch)
+    if newest and news.soaked:
+        deployments.soak(connection, newest, news)
+    else:
+        deployments.add(connection, seq, news)
+
+
+def settle(
+    connection: Connection,
+    service: ServiceId,
+    kind: ActionKind,
+    now: Stamp,
+    reason: str,
+    epoch: Epoch,
+) -> None:
+    if struck := owed.strike(connection, service, kind):
+        action, grant = struck
+        line = lines.of_settlement(service, kind, action, grant, now, reason)
+        append(connection, line, epoch)
 
 
 def place_hold(connection: Connection, hold: Hold, epoch: Epoch) -> None:
@@ -204,6 +249,8 @@ def forget_lines(connection: Connection, old: Sequence[int]) -> int:
         select(actions.c.id).where(actions.c.outcome.is_(None)),
         select(services.c.moved),
         select(holds.c.id),
+        select(versions.c.id),
+        select(debts.c.action),
     )
     unneeded = [ledger.c.seq.not_in(needing) for needing in needed]
     # A trigger refuses to delete from the ledger unless this row is there.
@@ -214,6 +261,8 @@ def forget_lines(connection: Connection, old: Sequence[int]) -> int:
 
 
 def forget_actions(connection: Connection, old: Sequence[int]) -> int:
-    """Delete the `old` actions; returns how many went."""
+    """Delete those of the `old` actions that have ended and left no debt; returns how many went."""
     ended = actions.c.outcome.is_not(None)
-    return connection.execute(delete(actions).where(actions.c.id.in_(old), ended)).rowcount
+    settled = actions.c.id.not_in(select(debts.c.action))
+    unneeded = delete(actions).where(actions.c.id.in_(old), ended, settled)
+    return connection.execute(unneeded).rowcount

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -18,14 +18,15 @@ from prunella.core.ledger import (
     Holder,
     Intent,
     LedgerView,
+    Mark,
     Page,
     ServiceRow,
     Step,
     Veto,
 )
-from prunella.core.model import ActionId, Epoch, Hold, ServiceId, Stamp
+from prunella.core.model import ActionId, ActionKind, Debt, Epoch, Hold, ServiceId, Stamp
 from prunella.errors import PermanentError
-from prunella.stores._sql import reads, writes
+from prunella.stores._sql import owed, reads, writes
 from prunella.stores._sqlite import faults
 from prunella.stores._sqlite.engines import READERS
 from prunella.stores._sqlite.journal import Journal
@@ -104,6 +105,16 @@ class SqliteStore:
     async def advance(self, step: Step, /, *, epoch: Epoch) -> None:
         await self._write(lambda connection: writes.advance(connection, step, epoch), epoch)
 
+    async def mark(self, mark: Mark, /, *, epoch: Epoch) -> None:
+        await self._write(lambda connection: writes.mark(connection, mark, epoch), epoch)
+
+    async def settle(
+        self, service: ServiceId, kind: ActionKind, now: Stamp, /, *, epoch: Epoch, reason: str
+    ) -> None:
+        await self._write(
+            lambda connection: writes.settle(connection, service, kind, now, reason, epoch), epoch
+        )
+
     async def note(self, entries: Sequence[Entry], /, *, epoch: Epoch) -> None:
         await self._submit(lambda journal: journal.note(entries, epoch))
         if self._gathering is None:
@@ -169,6 +180,9 @@ class SqliteStore:
 
     async def holds(self, now: Stamp, /) -> Sequence[Hold]:
         return await self._read(lambda connection: reads.live_holds(connection, now))
+
+    async def debts(self, now: Stamp, /) -> Mapping[ServiceId, Sequence[Debt]]:
+        return await self._read(lambda connection: owed.everywhere(connection, now))
 
     async def history(
         self, limit: int, /, *, service: ServiceId | None = None, before: int | None = None

@@ -1,0 +1,45 @@
+"""How far an action has come, read back from the platform: what makes adopting it possible."""
+
+from __future__ import annotations
+
+from prunella.core.model import (
+    Action,
+    ActionKind,
+    InstanceState,
+    Run,
+    Status,
+)
+
+
+def pieces(action: Action) -> tuple[Run, ...]:
+    """The runs that an action replaces, in their order; empty for the service as a whole."""
+    if action.runs:
+        return action.runs
+    return () if action.instance is None else (Run(action.instance, action.identity),)
+
+
+def left(action: Action, status: Status) -> tuple[Run, ...]:
+    """Those of them that have not been replaced yet; what is gone altogether is not waited for."""
+    present = {instance.id: instance for instance in status.instances}
+    return tuple(
+        run
+        for run in pieces(action)
+        if (now := present.get(run.instance)) is not None
+        and (now.identity == run.identity or now.state is not InstanceState.RUNNING)
+    )
+
+
+def has_begun(action: Action, status: Status) -> bool:
+    """Whether any part of the effect is there: then it is adopted and not done again."""
+    match action.kind:
+        case ActionKind.RESTART if action.instance is None:
+            return bool(status.identity) and status.identity != action.identity
+        case ActionKind.RESTART:
+            replaced = len(pieces(action)) - len(left(action, status))
+            return replaced > 0 and any(run.identity for run in pieces(action))
+        case ActionKind.ROLLBACK:
+            return action.revision is not None and status.revision == action.revision
+        case ActionKind.SCALE_UP | ActionKind.SCALE_DOWN:
+            return status.desired == action.replicas
+        case ActionKind.CIRCUIT_BREAK:
+            return False

@@ -1,0 +1,88 @@
+"""What an action reaches: the platform of one service and its source of releases, as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import structlog
+
+from prunella.core.model import Action, ActionKind, Epoch, Run, Scope, ServiceId, Status
+from prunella.core.policy import Policy
+from prunella.errors import PermanentError, TransientError
+from prunella.ports import Platform, Release, SupportsCompletion
+
+_log = structlog.get_logger("prunella.target")
+_SCALING = (ActionKind.SCALE_UP, ActionKind.SCALE_DOWN)
+
+
+class Target:
+    """A service to act on. With a release source, what is deployed is what that one says."""
+
+    __slots__ = ("_platform", "_policy", "_release", "_service")
+
+    def __init__(
+        self, service: ServiceId, platform: Platform, release: Release | None, policy: Policy
+    ) -> None:
+        self._service = service
+        self._platform = platform
+        self._release = release
+        self._policy = policy
+
+    @property
+    def name(self) -> str:
+        return self._platform.kind
+
+    @property
+    def capabilities(self) -> Mapping[ActionKind, Scope]:
+        """What can be done to the service, and in which pieces."""
+        found = dict(self._platform.capabilities)
+        if self._policy.scale_max == 0:
+            for kind in _SCALING:
+                found.pop(kind, None)
+        if self._release is not None:
+            restart = found.get(ActionKind.RESTART)
+            if not self._release.restarts:
+                found[ActionKind.ROLLBACK] = Scope.SERVICE
+            elif restart is not None:
+                found[ActionKind.ROLLBACK] = restart
+        return found
+
+    async def observe(self) -> Status | None:
+        """What is there now; None when that cannot be told."""
+        try:
+            status = await self._platform.observe()
+            if self._release is not None:
+                status = status._replace(revision=await self._release.observe())
+        except (TransientError, PermanentError) as error:
+            _log.warning("platform-unreadable", service=self._service, error=str(error))
+            return None
+        return status
+
+    async def carry_out(
+        self, action: Action, piece: Run | None, /, *, reason: str, epoch: Epoch
+    ) -> None:
+        """Do one piece of an action: one run of it, or all of it where it has no pieces.
+
+        Raises: as ``Platform.execute`` and ``Release.switch``.
+        """
+        if action.kind is ActionKind.ROLLBACK and self._release is not None:
+            assert action.revision is not None, "a rollback without a target is vetoed"
+            await self._release.switch(
+                action.revision, before=action.before, reason=reason, epoch=epoch
+            )
+            if not self._release.restarts:
+                return
+            action = replace(action, kind=ActionKind.RESTART)
+        if piece is not None:
+            action = replace(action, instance=piece.instance, identity=piece.identity)
+        await self._platform.execute(replace(action, runs=()), epoch=epoch)
+
+    async def complete(self, action: Action, /, *, epoch: Epoch) -> None:
+        """Let go of what was kept as a way back; trouble with it is told, and left to people."""
+        if not isinstance(self._platform, SupportsCompletion):
+            return
+        try:
+            await self._platform.complete(action, epoch=epoch)
+        except (TransientError, PermanentError) as error:
+            _log.warning("not-completed", service=self._service, error=str(error))
