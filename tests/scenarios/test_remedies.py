@@ -2,6 +2,8 @@
 
 from functools import partial
 
+import pytest
+
 from prunella.core.decide import Forced
 from prunella.core.machine import Phase
 from prunella.core.model import ActionKind, Outcome, ServiceId
@@ -182,3 +184,40 @@ async def test_restarts_by_the_platform_count_in_the_budget() -> None:
     assert done(sim) == []
     assert await outcomes(sim) == [("restart", Outcome.FOREIGN)] * 3
     assert "budget" in [veto.guard for veto in sim.engines["a"].decision.vetoes]
+
+
+async def run_until_effects(sim: Simulation, count: int) -> None:
+    while len(sim.effects) < count:
+        await sim.run(sim.clock.now() + 0.5)
+
+
+@pytest.mark.parametrize("crash_after", [1, 2, 3])
+async def test_a_rollback_that_prunella_dies_in_is_taken_up_where_it_was(crash_after: int) -> None:
+    sim = await versioned(instance_count=3)
+    sim.at(SOAKED_S, lambda: sim.deploy("a", "v2"))
+    await run_until_effects(sim, crash_after)
+    await sim.restart_prunella()
+    await sim.run(2 * HOUR_S)
+    assert done(sim) == ["rollback"] * 3
+    assert await outcomes(sim) == [("rollback", Outcome.RECOVERED)]
+
+
+async def test_a_canary_that_does_not_get_well_spares_the_rest() -> None:
+    sim = Simulation(Policy(rollback_soak_s=60))
+    bad = {"v2": Ailment.ERRORING}
+    await sim.start(["a"], revision="v1", bad=bad, instance_count=3)
+    sim.at(SOAKED_S, lambda: sim.deploy("a", "v2"))
+    sim.at(SOAKED_S + 1, lambda: bad.update({"v1": Ailment.CRASHED}))
+    await sim.run(2 * HOUR_S)
+    assert done(sim).count("rollback") == 1
+
+
+async def test_a_person_who_deploys_in_the_same_moment_wins() -> None:
+    sim = await versioned()
+    service = sim.services["a"]
+    sim.at(SOAKED_S, lambda: sim.deploy("a", "v2"))
+    service.before_effect = lambda: service.deploy("v3") if service.revision == "v2" else None
+    await sim.run(2 * HOUR_S)
+    assert done(sim) == []
+    assert service.revision == "v3"
+    assert (await outcomes(sim))[0] == ("rollback", Outcome.CANCELLED)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from random import Random
@@ -65,6 +65,7 @@ class SimService:
         demand: load in instances: with fewer than that they are saturated. 0: none is measured.
         bad: versions that make every instance suffer, and from what.
         restart_count: restarts by the platform itself, as it counts them.
+        before_effect: what somebody else does right before an effect.
     """
 
     kind: ClassVar[str] = "simulated"
@@ -89,6 +90,7 @@ class SimService:
     revision: str = ""
     bad: dict[str, Ailment] = field(default_factory=dict[str, Ailment])
     restart_count: int = 0
+    before_effect: Callable[[], object] | None = None
     started: Instant = field(default=Instant(float("-inf")))
     _runs: dict[int, int] = field(default_factory=dict[int, int])
     _versions: dict[int, str] = field(default_factory=dict[int, str])
@@ -197,6 +199,8 @@ class SimService:
     async def execute(self, action: Action, /, *, epoch: Epoch) -> None:
         if action.kind not in self.capabilities:
             raise PermanentError(f"cannot {action.kind}")
+        if self.before_effect is not None:
+            self.before_effect()
         if not self._to_do(action):
             return
         now = self.clock.now()
