@@ -32,6 +32,7 @@ from prunella.core.model import (
     Epoch,
     Fact,
     Hold,
+    InstanceId,
     Instant,
     Observation,
     Scope,
@@ -116,6 +117,18 @@ class SupportsCompletion(Protocol):
     """
 
     async def complete(self, action: Action, /, *, epoch: Epoch) -> None: ...
+
+
+@runtime_checkable
+class SupportsTestimony(Protocol):
+    """A platform that can say what an instance looks like right before it is replaced.
+
+    ``testimony`` is asked before a hung instance is restarted, since the restart destroys what
+    there is to see: where its threads wait, the last lines of its output. It ends within a second
+    or so, answers at most a few KiB, and empty when there is nothing to tell; it does not raise.
+    """
+
+    async def testimony(self, instance: InstanceId | None, /) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)

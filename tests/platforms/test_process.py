@@ -24,6 +24,7 @@ from prunella.core.model import (
 from prunella.errors import PermanentError, TransientError
 from prunella.platforms._child import Child
 from prunella.platforms._proc import Identity, read_stat
+from prunella.platforms._testimony import of_process
 from prunella.platforms.process import ProcessSpec
 
 RESTART = Action(ActionKind.RESTART, ServiceId("web"))
@@ -392,3 +393,19 @@ def test_numbers_out_of_range_are_refused() -> None:
     for wrong in ({"replicas": 0}, {"replicas": 65}, {"log_keep": -1}, {"stop_timeout": 0}):
         with pytest.raises(ValueError, match="should be"):
             ProcessSpec.model_validate({"command": ["true"]} | wrong)
+
+
+async def test_a_replica_that_is_about_to_be_replaced_is_described(bed: Bed, until: Until) -> None:
+    platform = bed.build("print('connecting to the database', flush=True)", WAIT)
+    await platform.ensure()
+    await until(bed.log)
+    (pid,) = (await platform.observe()).instances[0].pids
+    seen = await platform.testimony(InstanceId("0"))
+    assert f"pid {pid}: S (sleeping)" in seen
+    assert "1 threads in " in seen
+    assert "connecting to the database" in seen
+    assert await platform.testimony(InstanceId("7")) == ""
+
+
+async def test_what_is_gone_can_still_be_asked_for(bed: Bed) -> None:
+    assert of_process(2**22 + 1, bed.folder / "no.log").endswith(": gone")

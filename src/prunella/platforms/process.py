@@ -16,8 +16,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from prunella.core.model import Action, ActionKind, Epoch, Instant, Scope, Status
+from prunella.core.model import Action, ActionKind, Epoch, InstanceId, Instant, Scope, Status
 from prunella.errors import PermanentError, TransientError
+from prunella.platforms import _testimony
 from prunella.platforms._child import Launch
 from prunella.platforms._records import Records
 from prunella.platforms._replica import RUN_VARIABLE, Replica, Terms
@@ -101,6 +102,16 @@ class ProcessPlatform:
             raise PermanentError(f"{self._context.service} has no replica {action.instance}")
         for replica in chosen:
             await replica.restart(action.identity)
+
+    async def testimony(self, instance: InstanceId | None, /) -> str:
+        """What the replica's process looks like now, for the record."""
+        seen = [
+            _testimony.of_process(pid, Path(self._log(int(replica.id))))
+            for replica in self._replicas
+            if instance in (None, replica.id)
+            for pid in replica.instance().pids
+        ]
+        return "\n".join(seen)
 
     async def ensure(self) -> Sequence[str]:
         """Adopt what lives, start what has not run in this boot, end what is one too many.

@@ -50,6 +50,7 @@ from prunella.core.model import (
     ServiceId,
     Stamp,
     Status,
+    SymptomKind,
 )
 from prunella.core.policy import Policy
 from prunella.core.progress import has_begun, left
@@ -372,10 +373,12 @@ class Engine:
     async def _begin(self, snap: Snapshot, decision: Decision, action: Action) -> Instant | None:
         now = self._world.clock.stamp()
         intent = self._intend(snap, decision, action, now)
+        if intent.symptom is SymptomKind.HUNG and (seen := await self._target.testimony(action)):
+            intent = replace(intent, evidence=f"{intent.evidence}\n{seen}")
 
         def admit(view: LedgerView) -> tuple[Veto, ...]:
-            seen = self._past.since_release(view)
-            return vet(replace(snap, ledger=seen), action, self._world.chain)
+            known = self._past.since_release(view)
+            return vet(replace(snap, ledger=known), action, self._world.chain)
 
         try:
             begun = await self._world.store.begin(intent, admit, now, epoch=self._world.epoch())

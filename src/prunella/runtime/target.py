@@ -10,7 +10,7 @@ import structlog
 from prunella.core.model import Action, ActionKind, Epoch, Run, Scope, ServiceId, Status
 from prunella.core.policy import Policy
 from prunella.errors import PermanentError, TransientError
-from prunella.ports import Platform, Release, SupportsCompletion
+from prunella.ports import Platform, Release, SupportsCompletion, SupportsTestimony
 
 _log = structlog.get_logger("prunella.target")
 _SCALING = (ActionKind.SCALE_UP, ActionKind.SCALE_DOWN)
@@ -77,6 +77,12 @@ class Target:
         if piece is not None:
             action = replace(action, instance=piece.instance, identity=piece.identity)
         await self._platform.execute(replace(action, runs=()), epoch=epoch)
+
+    async def testimony(self, action: Action) -> str:
+        """What the instance looks like that is about to be replaced; empty: nobody can tell."""
+        if not isinstance(self._platform, SupportsTestimony):
+            return ""
+        return await self._platform.testimony(action.instance)
 
     async def complete(self, action: Action, /, *, epoch: Epoch) -> None:
         """Let go of what was kept as a way back; trouble with it is told, and left to people."""
