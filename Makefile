@@ -23,8 +23,10 @@ LOCK := $(BIN)/pip-compile --quiet --no-config --generate-hashes --strip-extras 
 	--no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 	--build-deps-for editable $(LOCK_ARGS)
 
-# command:package pairs; each command must be there for the tests, as Debian packages them
+# command:package pairs, as Debian packages them: those that the tests must have, and those that
+# only root can use; without the latter the tests that need them are skipped
 TOOLS := strace:strace busybox:busybox-static unshare:util-linux ip:iproute2
+COMPONENTS := dockerd:docker.io docker:docker.io containerd:containerd
 
 .PHONY: help demo test check lint types imports format bench lock clean system
 
@@ -95,12 +97,15 @@ $(DEV): $(BIN)/python requirements/dev.txt pyproject.toml
 	@touch $@
 
 system:
-	@export PATH="$$PATH:/usr/sbin:/sbin"; missing=(); \
-	for tool in $(TOOLS); do \
+	@export PATH="$$PATH:/usr/sbin:/sbin"; missing=(); tools="$(TOOLS)"; able=; \
+	if [ "$$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then \
+		able=yes; tools+=" $(COMPONENTS)"; \
+	fi; \
+	for tool in $$tools; do \
 		command -v "$${tool%%:*}" >/dev/null || missing+=("$${tool##*:}"); \
 	done; \
 	[ "$${#missing[@]}" -gt 0 ] || exit 0; \
-	if [ "$$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then \
+	if [ -z "$$able" ]; then \
 		echo "the tests need these packages of the system: $${missing[*]}" >&2; \
 		echo "on Debian and Ubuntu: sudo apt-get install $${missing[*]}" >&2; exit 1; \
 	fi; \

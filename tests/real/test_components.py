@@ -1,0 +1,108 @@
+"""The components that other tests rely on: they do what is expected of them, and leave nothing."""
+
+import subprocess
+import sys
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+from tests.real.engine import Engine, running
+from tests.real.images import Release, make_image, tell
+from tests.real.slot import Slot, claimed
+
+from prunella.testing.site import free_port, until
+
+
+def ask(port: int) -> tuple[int, str]:
+    """The status and the version that a server answers with; 0 when none does."""
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
+            return answer.status, answer.read().decode().strip()
+    except HTTPError as answer:
+        with answer:
+            return answer.code, answer.read().decode().strip()
+    except OSError:
+        return 0, ""
+
+
+def serve(engine: Engine, image: str = "") -> int:
+    """Start the container `shop` and wait until it answers; its port."""
+    if not image:
+        make_image(engine, image := "shop:1")
+    port = free_port()
+    publish = ("--publish", f"127.0.0.1:{port}:80")
+    engine.docker("run", "--detach", "--name", "shop", *publish, image)
+    assert until(lambda: ask(port)[0])
+    return port
+
+
+def test_two_engines_run_side_by_side_and_leave_nothing(docker: Engine) -> None:
+    with running() as other:
+        port = serve(other)
+        assert ask(port) == (200, "1")
+        assert len(other.slot.pids()) > 3
+        assert docker.docker("ps", "--quiet") == ""
+    assert other.slot.traces() == []
+    assert docker.answers()
+
+
+def test_a_server_answers_as_it_is_told_until_it_starts_again(docker: Engine) -> None:
+    port = serve(docker)
+    tell(port, status=503)
+    assert ask(port) == (503, "1")
+    docker.docker("restart", "shop")
+    assert until(lambda: ask(port) == (200, "1"))
+
+
+def test_a_bad_release_is_another_image_of_the_same_name(docker: Engine) -> None:
+    good = make_image(docker, "shop:latest")
+    bad = make_image(docker, "shop:latest", Release("2", status=500, healthcheck=True))
+    port = serve(docker, "shop:latest")
+    assert ask(port) == (500, "2")
+    health = ("inspect", "--format", "{{.State.Health.Status}}", "shop")
+    assert until(lambda: docker.docker(*health) == "unhealthy")
+    docker.docker("rm", "--force", "shop")
+    docker.docker("rmi", bad)
+    assert docker.docker("images", "--all", "--quiet", "--no-trunc").split() == [good]
+
+
+def test_a_release_can_end_at_its_start(docker: Engine) -> None:
+    make_image(docker, "shop:3", Release("3", crashes=7))
+    docker.docker("create", "--name", "shop", "shop:3")
+    docker.docker("start", "shop")
+    assert docker.docker("wait", "shop") == "7"
+
+
+def test_a_container_that_takes_too_much_memory_is_killed_and_said_to_be(docker: Engine) -> None:
+    make_image(docker, "shop:1")
+    limits = ("--memory", "20m", "--memory-swap", "20m")
+    greedy = ("sh", "-c", "x=xxxxxxxx; while :; do x=$x$x; done")
+    docker.docker("run", "--detach", "--name", "shop", *limits, "shop:1", *greedy)
+    assert docker.docker("wait", "shop") == "137"
+    assert docker.docker("inspect", "--format", "{{.State.OOMKilled}}", "shop") == "true"
+
+
+@pytest.mark.parametrize("options", [(), ("--live-restore",)], ids=["as usual", "live restore"])
+def test_containers_outlive_a_killed_daemon_until_it_starts_again(options: tuple[str]) -> None:
+    with running(*options) as engine:
+        serve(engine)
+        server = int(engine.docker("inspect", "--format", "{{.State.Pid}}", "shop"))
+        engine.kill()
+        assert not engine.answers()
+        assert server in engine.slot.pids()
+        engine.start()
+        assert until(lambda: (server in engine.slot.pids()) == bool(options))
+        assert bool(engine.docker("ps", "--quiet")) == bool(options)
+
+
+def test_what_a_killed_test_run_left_is_removed_by_the_next() -> None:
+    code = "import signal; from tests.real.engine import running\nwith running() as engine:\n"
+    code += "    print(engine.slot.number, flush=True); signal.pause()"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        slot = Slot(int(run.stdout.readline()))
+        run.kill()
+    left = set(slot.pids())
+    assert len(left) == 2
+    with claimed():
+        assert until(lambda: not left & set(slot.pids()))
