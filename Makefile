@@ -26,7 +26,8 @@ LOCK := $(BIN)/pip-compile --quiet --no-config --generate-hashes --strip-extras 
 # command:package pairs, as Debian packages them: those that the tests must have, and those that
 # only root can use; without the latter the tests that need them are skipped
 TOOLS := strace:strace busybox:busybox-static unshare:util-linux ip:iproute2
-COMPONENTS := dockerd:docker.io docker:docker.io containerd:containerd
+COMPONENTS := dockerd:docker.io docker:docker.io containerd:containerd systemctl:systemd \
+	dbus-daemon:dbus
 
 .PHONY: help demo test check lint types imports format bench lock clean system
 

@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 
 import pytest
+from tests.real import systemd as real_systemd
 from tests.real.engine import Engine, missing, running
+from tests.real.systemd import Systemd
 
 
 @pytest.fixture(scope="session")
@@ -15,9 +17,43 @@ def engine() -> Iterator[Engine]:
         yield started
 
 
+@pytest.fixture(scope="session")
+def swarm_engine() -> Iterator[Engine]:
+    """For all tests together; `swarm` is for one."""
+    if reason := missing():
+        pytest.skip(reason)
+    with running() as started:
+        started.begin_swarm()
+        yield started
+
+
+@pytest.fixture(scope="session")
+def booted_systemd() -> Iterator[Systemd]:
+    """For all tests together, on an engine of its own; `systemd` is for one."""
+    if reason := missing() or real_systemd.missing():
+        pytest.skip(reason)
+    with running() as started, real_systemd.booted(started) as booted:
+        yield booted
+
+
 @pytest.fixture
 def docker(engine: Engine) -> Iterator[Engine]:
     """A Docker Engine with nothing in it, whatever the test before did to it."""
     engine.start()
     yield engine
     engine.clean()
+
+
+@pytest.fixture
+def swarm(swarm_engine: Engine) -> Iterator[Engine]:
+    """A swarm of one node with nothing in it, whatever the test before did to it."""
+    swarm_engine.start()
+    yield swarm_engine
+    swarm_engine.clean()
+
+
+@pytest.fixture
+def systemd(booted_systemd: Systemd) -> Iterator[Systemd]:
+    """A systemd with no units but its own, whatever the test before did to it."""
+    yield booted_systemd
+    booted_systemd.clean()

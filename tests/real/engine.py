@@ -14,13 +14,14 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from tests.real.slot import SYSTEM_PATH, Slot, claimed
 
 from prunella.testing.site import until
 
 _TOOLS = ("dockerd", "containerd", "docker", "ip", "busybox")
+_SWARM_DATA_PORTS = range(42_000, 42_256)  # by slot: the tunnel of a swarm is the machine's
 _START_S = 30.0
 _STOP_S = 30.0
 _INSIDE = 'echo $$ > "$0" && exec "$@"'  # joins a cgroup before anything is started from it
@@ -51,6 +52,7 @@ class Engine:
         }
         self._containerd: subprocess.Popen[bytes] | None = None
         self._dockerd: subprocess.Popen[bytes] | None = None
+        self._swarm = False
 
     @property
     def pid(self) -> int:
@@ -68,10 +70,9 @@ class Engine:
         return done.stdout.decode().strip()
 
     def answers(self) -> bool:
-        asked = subprocess.run(
-            ["docker", "version"], capture_output=True, env=self._env, check=False
-        )
-        return asked.returncode == 0
+        """Whether it can be worked with; a swarm has no leader for a moment after its start."""
+        argv = ["docker", "node", "ls"] if self._swarm else ["docker", "version"]
+        return subprocess.run(argv, capture_output=True, env=self._env, check=False).returncode == 0
 
     def start(self) -> None:
         """Until it answers; again after `stop` or `kill`. Raises AssertionError: it does not."""
@@ -98,32 +99,41 @@ class Engine:
         return (self.folder / "dockerd.log").read_text(errors="replace")
 
     def clean(self) -> None:
-        """Remove containers and images, and start it if it was stopped: as new, for the next."""
+        """Remove all services, containers and images, as if it were new; start it if need be."""
         self.start()
-        if containers := self.docker("ps", "--all", "--quiet").split():
-            self.docker("rm", "--force", "--volumes", *containers)
+        if self._swarm and (services := self.docker("service", "ls", "--quiet").split()):
+            self.docker("service", "rm", *services)
+        until(self._emptied, _STOP_S)
         if images := self.docker("images", "--all", "--quiet").split():
             self.docker("rmi", "--force", *dict.fromkeys(images))
 
     def begin_swarm(self) -> None:
-        """A swarm of one node, with names and addresses that no second engine has as well.
+        """A swarm of one node, on addresses that no second engine has as well.
 
-        There is no IPVS in every kernel: what a test reaches is published with `mode=host`.
+        Not every kernel has IPVS: publish with ``mode=host`` what a test is to reach.
         """
-        subnet = self.slot.bridges[gateway := f"prunella{self.slot.number}gw"]
-        option = f"com.docker.network.bridge.name={gateway}"
-        self.docker("network", "create", "--subnet", subnet, "--opt", option, "docker_gwbridge")
-        self.docker(
-            *("swarm", "init", "--advertise-addr", self.slot.loopback),
-            *("--listen-addr", f"{self.slot.loopback}:2377"),
-            *("--data-path-port", str(42_000 + self.slot.number)),
-        )
+        gateway = f"prunella{self.slot.number}gw"
+        bridge = f"com.docker.network.bridge.name={gateway}"
+        subnet = ("--subnet", self.slot.bridges[gateway])
+        self.docker("network", "create", *subnet, "--opt", bridge, "docker_gwbridge")
+        here = self.slot.loopback
+        data_port = str(_SWARM_DATA_PORTS[self.slot.number])
+        listen = ("--advertise-addr", here, "--listen-addr", f"{here}:2377")
+        self.docker("swarm", "init", *listen, "--data-path-port", data_port)
+        self._swarm = True
 
     def reap(self) -> None:
         """Collect what was killed from outside, so that it is no zombie."""
         for child in (self._dockerd, self._containerd):
             if child is not None:
                 child.wait(_STOP_S)
+
+    def _emptied(self) -> bool:
+        """Whether no container is left. Those of a swarm are removed by it and by us at once."""
+        if containers := self.docker("ps", "--all", "--quiet").split():
+            with suppress(RuntimeError):
+                self.docker("rm", "--force", "--volumes", *containers)
+        return not containers
 
     def _ended(self) -> bool:
         return self._dockerd is not None and self._dockerd.poll() is not None

@@ -2,13 +2,15 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
 from tests.real.engine import Engine, running
 from tests.real.images import Release, make_image, tell
-from tests.real.slot import Slot, claimed
+from tests.real.slot import Slot, claimed, run
+from tests.real.systemd import Bus, Systemd, booted
 
 from prunella.testing.site import free_port, until
 
@@ -98,11 +100,77 @@ def test_containers_outlive_a_killed_daemon_until_it_starts_again(options: tuple
 def test_what_a_killed_test_run_left_is_removed_by_the_next() -> None:
     code = "import signal; from tests.real.engine import running\nwith running() as engine:\n"
     code += "    print(engine.slot.number, flush=True); signal.pause()"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as run:
-        assert run.stdout is not None
-        slot = Slot(int(run.stdout.readline()))
-        run.kill()
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as lost:
+        assert lost.stdout is not None
+        slot = Slot(int(lost.stdout.readline()))
+        lost.kill()
     left = set(slot.pids())
     assert len(left) == 2
     with claimed():
         assert until(lambda: not left & set(slot.pids()))
+
+
+def test_a_swarm_replaces_a_task_and_its_engine_comes_back(swarm: Engine) -> None:
+    make_image(swarm, "shop:1")
+    port = free_port()
+    publish = ("--publish", f"mode=host,published={port},target=80")
+    restart = ("--restart-delay", "100ms")
+    swarm.docker("service", "create", "--detach", "--name", "shop", *publish, *restart, "shop:1")
+    assert until(lambda: ask(port) == (200, "1"))
+    (first,) = swarm.docker("ps", "--quiet").split()
+    swarm.docker("kill", first)
+    assert until(lambda: ask(port) == (200, "1"))
+    assert swarm.docker("ps", "--quiet") != first
+    swarm.kill()
+    swarm.start()
+    assert until(lambda: ask(port) == (200, "1"))
+
+
+def test_two_swarms_run_side_by_side_and_leave_nothing(swarm: Engine) -> None:
+    with running() as other:
+        other.begin_swarm()
+        make_image(other, "shop:1")
+        other.docker("service", "create", "--detach", "--replicas", "2", "shop:1")
+        assert until(lambda: len(other.docker("ps", "--quiet").split()) == 2)
+        assert swarm.docker("service", "ls", "--quiet") == ""
+    assert other.slot.traces() == []
+
+
+@pytest.mark.parametrize("bus", ["system", "user"])
+def test_systemd_answers_on_its_buses(systemd: Systemd, bus: Bus) -> None:
+    systemd.write_unit("shop.service", "[Service]\nExecStart=/bin/sleep infinity\n", bus=bus)
+    systemd.systemctl("start", "shop.service", bus=bus)
+    name = "org.freedesktop.systemd1"
+    call = ("call", name, "/org/freedesktop/systemd1", f"{name}.Manager", "GetUnit", "s")
+    said = run("busctl", f"--address={systemd.address(bus)}", *call, "shop.service")
+    assert said == 'o "/org/freedesktop/systemd1/unit/shop_2eservice"\n'
+
+
+def test_systemd_restarts_what_it_shall_and_gives_up_at_its_limit(systemd: Systemd) -> None:
+    unit = "[Unit]\nStartLimitBurst=2\n[Service]\nRestart=always\nExecStart=%s\n"
+    systemd.write_unit("shop.service", unit % "/bin/sleep infinity")
+    systemd.write_unit("broken.service", unit % "/bin/false")
+    systemd.systemctl("start", "shop.service", "broken.service")
+    systemd.systemctl("kill", "--signal", "KILL", "shop.service")
+    assert until(lambda: systemd.show("shop.service", "NRestarts") == "1")
+    assert until(lambda: systemd.show("shop.service", "ActiveState") == "active")
+    assert until(lambda: systemd.show("broken.service", "ActiveState") == "failed")
+
+
+def test_units_of_a_template_listen_on_ports_that_tests_reach(systemd: Systemd) -> None:
+    ports = [free_port(), free_port()]
+    serve = "/bin/busybox httpd -f -p 127.0.0.1:%i -h /etc"
+    systemd.write_unit("app@.service", f"[Service]\nExecStart={serve}\n")
+    systemd.systemctl("start", *(f"app@{port}.service" for port in ports))
+    assert until(lambda: all(ask(port)[0] == 404 for port in ports))
+
+
+def test_a_second_systemd_leaves_nothing_and_spoils_nothing(systemd: Systemd) -> None:
+    hierarchies = Path("/proc/self/cgroup").read_text()
+    with running() as engine, booted(engine) as other:
+        other.write_unit("shop.service", "[Service]\nExecStart=/bin/sleep infinity\n")
+        other.systemctl("start", "shop.service")
+        with pytest.raises(RuntimeError, match="could not be found"):
+            systemd.systemctl("status", "shop.service")
+        assert Path("/proc/self/cgroup").read_text() == hierarchies
+    assert engine.slot.traces() == []
