@@ -8,6 +8,12 @@ from tests.real.engine import Engine, missing, running
 from tests.real.systemd import Systemd
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line for what is missing, however many tests want it."""
+    if reason := missing() or real_systemd.missing():
+        terminalreporter.write_line(f"tests of platforms were skipped: {reason}")
+
+
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
     """For all tests together; `docker` is for one."""

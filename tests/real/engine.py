@@ -20,7 +20,7 @@ from tests.real.slot import SYSTEM_PATH, Slot, claimed
 
 from prunella.testing.site import until
 
-_TOOLS = ("dockerd", "containerd", "docker", "ip", "busybox")
+_TOOLS = ("dockerd", "containerd", "docker", "ip", "busybox", "openssl")
 _SWARM_DATA_PORTS = range(42_000, 42_256)  # by slot: the tunnel of a swarm is the machine's
 _START_S = 30.0
 _STOP_S = 30.0

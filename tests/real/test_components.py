@@ -11,8 +11,11 @@ from tests.real.engine import Engine, running
 from tests.real.images import Release, make_image, tell
 from tests.real.slot import Slot, claimed, run
 from tests.real.systemd import Bus, Systemd, booted
+from tests.real.tls import certify, listen
 
 from prunella.testing.site import free_port, until
+
+pytestmark = pytest.mark.usefixtures("docker")  # which knows whether any can run here
 
 
 def ask(port: int) -> tuple[int, str]:
@@ -95,6 +98,17 @@ def test_containers_outlive_a_killed_daemon_until_it_starts_again(options: tuple
         engine.start()
         assert until(lambda: (server in engine.slot.pids()) == bool(options))
         assert bool(engine.docker("ps", "--quiet")) == bool(options)
+
+
+def test_an_engine_over_tls_knows_its_clients(tmp_path: Path) -> None:
+    certify(tmp_path)
+    port = free_port()
+    with running(*listen(tmp_path, port)) as engine:
+        host = ("--host", f"tcp://127.0.0.1:{port}", "--tlsverify")
+        ours = (f"--tlscacert={tmp_path / 'ca.pem'}", f"--tlscert={tmp_path / 'cert.pem'}")
+        assert engine.docker(*host, *ours, f"--tlskey={tmp_path / 'key.pem'}", "ps", "-q") == ""
+        with pytest.raises(RuntimeError, match="certificate"):
+            engine.docker(*host, ours[0], "ps")
 
 
 def test_what_a_killed_test_run_left_is_removed_by_the_next() -> None:
