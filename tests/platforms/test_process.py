@@ -400,8 +400,10 @@ async def test_a_replica_that_is_about_to_be_replaced_is_described(bed: Bed, unt
     await platform.ensure()
     await until(bed.log)
     (pid,) = (await platform.observe()).instances[0].pids
-    seen = await platform.testimony(InstanceId("0"))
-    assert f"pid {pid}: S (sleeping)" in seen
+    async with asyncio.timeout(10):
+        while "(sleeping)" not in (seen := await platform.testimony(InstanceId("0"))):  # noqa: ASYNC110 - it cannot be told
+            await asyncio.sleep(0.01)
+    assert f"pid {pid}: S " in seen
     assert "1 threads in " in seen
     assert "connecting to the database" in seen
     assert await platform.testimony(InstanceId("7")) == ""

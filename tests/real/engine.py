@@ -3,7 +3,8 @@
 Traps, each met: `--iptables=false`, or two engines flush each other's chains; its own containerd,
 or it joins one that the system runs; the driver cgroupfs, because its parent group is no slice;
 no proxy answers, because Swarm asks a registry for each image, and nothing here leaves the
-machine. Ports are published by docker-proxy, which accepts as soon as a container is being
+machine; mounts of its own, because both daemons keep things in `/run` and `/etc` whatever they are
+told. Ports are published by docker-proxy, which accepts as soon as a container is being
 started: connected is not served. `--privileged` may be refused where this runs; nothing needs it.
 """
 
@@ -15,6 +16,7 @@ import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from tests.real.slot import SYSTEM_PATH, Slot, claimed
 
@@ -24,7 +26,8 @@ _TOOLS = ("dockerd", "containerd", "docker", "ip", "busybox", "openssl")
 _SWARM_DATA_PORTS = range(42_000, 42_256)  # by slot: the tunnel of a swarm is the machine's
 _START_S = 30.0
 _STOP_S = 30.0
-_INSIDE = 'echo $$ > "$0" && exec "$@"'  # joins a cgroup before anything is started from it
+_JOIN = 'echo $$ > "$0" && exec "$@"'  # a cgroup, before anything is started from there
+_HIDE = 'set -e; for at in /run /etc/docker; do mount -t tmpfs tmpfs $at; done; exec "$@"'
 
 
 def missing() -> str:
@@ -75,13 +78,21 @@ class Engine:
         return subprocess.run(argv, capture_output=True, env=self._env, check=False).returncode == 0
 
     def start(self) -> None:
-        """Until it answers; again after `stop` or `kill`. Raises AssertionError: it does not."""
+        """Until it answers; again after it ended in whatever way.
+
+        Raises:
+            AssertionError: it does not answer.
+            RuntimeError: it ends at once.
+        """
         if self._containerd is None:
-            self._containerd = self._spawn("containerd", *self._containerd_options())
-        if self._dockerd is None:
-            (self.folder / "daemon.json").write_text("{}")  # not what the machine's own is told
-            self._dockerd = self._spawn("dockerd", *self._dockerd_options(), *self._options)
-        assert until(lambda: self.answers() or self._ended(), _START_S)
+            Path("/etc/docker").mkdir(exist_ok=True)
+            hide = ("unshare", "--mount", "sh", "-c", _HIDE, "sh")
+            self._containerd = self._spawn("containerd", *hide, *self._containerd_argv())
+            until((self.folder / "containerd.sock").exists, _START_S)
+        if self._dockerd is None or self._ended():
+            enter = ("nsenter", f"--mount=/proc/{self._containerd.pid}/ns/mnt")
+            self._dockerd = self._spawn("dockerd", *enter, *self._dockerd_argv(), *self._options)
+        until(lambda: self.answers() or self._ended(), _START_S)
         if self._ended():
             raise RuntimeError(f"dockerd ends at once: {self.log()[-2000:]}")
 
@@ -99,13 +110,16 @@ class Engine:
         return (self.folder / "dockerd.log").read_text(errors="replace")
 
     def clean(self) -> None:
-        """Remove all services, containers and images, as if it were new; start it if need be."""
+        """Remove everything that tests have made, as if it were new; start it if need be."""
         self.start()
         if self._swarm and (services := self.docker("service", "ls", "--quiet").split()):
             self.docker("service", "rm", *services)
         until(self._emptied, _STOP_S)
         if images := self.docker("images", "--all", "--quiet").split():
             self.docker("rmi", "--force", *dict.fromkeys(images))
+        if volumes := self.docker("volume", "ls", "--quiet").split():
+            self.docker("volume", "rm", *volumes)
+        self.docker("network", "prune", "--force")
 
     def begin_swarm(self) -> None:
         """A swarm of one node, on addresses that no second engine has as well.
@@ -144,11 +158,11 @@ class Engine:
             self._dockerd.wait(_STOP_S)
             self._dockerd = None
 
-    def _spawn(self, *argv: str) -> subprocess.Popen[bytes]:
+    def _spawn(self, name: str, *argv: str) -> subprocess.Popen[bytes]:
         procs = self.slot.cgroup_root / self.slot.cgroup / "daemons" / "cgroup.procs"
-        with (self.folder / f"{argv[0]}.log").open("ab") as log:
+        with (self.folder / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
-                ["sh", "-c", _INSIDE, str(procs), *argv],
+                ["sh", "-c", _JOIN, str(procs), *argv],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -156,16 +170,18 @@ class Engine:
                 start_new_session=True,  # Ctrl-C is for the tests, which end it in order
             )
 
-    def _containerd_options(self) -> Iterator[str]:
+    def _containerd_argv(self) -> Iterator[str]:
         config = self.folder / "containerd.toml"
         config.write_text('version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n')
-        yield from ("--config", str(config), "--log-level", "warn")
+        yield from ("containerd", "--config", str(config), "--log-level", "warn")
         yield from ("--address", str(self.folder / "containerd.sock"))
         yield from ("--root", str(self.folder / "containerd"))
         yield from ("--state", str(self.folder / "containerd-state"))
 
-    def _dockerd_options(self) -> Iterator[str]:
-        yield from ("--config-file", str(self.folder / "daemon.json"))
+    def _dockerd_argv(self) -> Iterator[str]:
+        config = self.folder / "daemon.json"
+        config.write_text("{}")  # and not what the machine's own is told
+        yield from ("dockerd", "--config-file", str(config))
         yield from ("--host", f"unix://{self.socket}", "--log-level", "warn")
         yield from ("--containerd", str(self.folder / "containerd.sock"))
         yield from ("--data-root", str(self.folder / "data"))

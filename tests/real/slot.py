@@ -83,7 +83,7 @@ class Slot:
         links = [name for name in self.bridges if (Path("/sys/class/net") / name).exists()]
         cgroups = [str(folder) for folder in self._cgroups()]
         folders = [str(self.folder)] if self.folder.exists() else []
-        return [*map(str, self.pids()), *self._mounts(), *links, *cgroups, *folders]
+        return [*map(str, self.pids()), *links, *cgroups, *folders]
 
     def prepare(self) -> None:
         self.folder.mkdir(parents=True, mode=0o700)
@@ -96,10 +96,12 @@ class Slot:
             retry.write_text(str(_ARP_RETRY_MS))
 
     def clear(self) -> None:
-        """Processes first: they hold the rest. Raises AssertionError: something does not go."""
+        """Processes first: they hold the rest, and their mounts go with them.
+
+        Raises:
+            AssertionError: something does not go.
+        """
         until(self._killed, _CLEAR_S)
-        for mount in reversed(self._mounts()):
-            run("umount", "--lazy", mount)
         for name in self.bridges:
             if (Path("/sys/class/net") / name).exists():
                 run("ip", "link", "delete", name)
@@ -113,11 +115,6 @@ class Slot:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         return not pids
-
-    def _mounts(self) -> list[str]:
-        table = Path("/proc/self/mountinfo").read_text().splitlines()
-        points = [line.split()[4] for line in table]
-        return [point for point in points if Path(point).is_relative_to(self.folder)]
 
     def _cgroups(self) -> list[Path]:
         roots = [_CGROUPS, *_CGROUPS.iterdir()]

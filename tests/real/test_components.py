@@ -111,6 +111,18 @@ def test_an_engine_over_tls_knows_its_clients(tmp_path: Path) -> None:
             engine.docker(*host, ours[0], "ps")
 
 
+def test_an_engine_is_as_new_after_each_test(docker: Engine) -> None:
+    serve(docker)
+    docker.docker("network", "create", "shop")
+    docker.docker("volume", "create", "shop")
+    docker.kill()
+    docker.clean()
+    lists = (("ps", "--all"), ("images", "--all"), ("volume", "ls"))
+    assert [docker.docker(*words, "--quiet") for words in lists] == ["", "", ""]
+    names = docker.docker("network", "ls", "--format", "{{.Name}}").split()
+    assert sorted(names) == ["bridge", "host", "none"]
+
+
 def test_what_a_killed_test_run_left_is_removed_by_the_next() -> None:
     code = "import signal; from tests.real.engine import running\nwith running() as engine:\n"
     code += "    print(engine.slot.number, flush=True); signal.pause()"
