@@ -2,13 +2,15 @@
 
 Run without Python's ``site``, it is up in a few milliseconds. Each start is a line with its pid in
 the file of births, and the file of doubles is written if an earlier run is still alive; the port
-is shared, so that a second run would not fail but serve.
+is shared, so that a second run would not fail but serve. With a third argument it takes so many
+seconds for an answer; each question is then a byte in the file of questions, each answer another.
 """
 
 import os
 import signal
 import socket
 import sys
+import time
 
 
 def alive(pid: int) -> bool:
@@ -19,15 +21,19 @@ def alive(pid: int) -> bool:
         return False
 
 
-def main(port: str, births: str) -> None:
+def note(path: str, what: str) -> None:
+    with open(path, "a") as file:  # noqa: PTH123
+        file.write(what)
+
+
+def main(port: str, births: str, delay_s: str = "") -> None:
     me = os.getpid()
     with open(births, "a+") as file:  # noqa: PTH123
         file.seek(0)
         others = [int(line) for line in file if int(line) != me and alive(int(line))]
         file.write(f"{me}\n")
     if others:
-        with open(f"{births}.doubles", "a") as file:  # noqa: PTH123
-            file.write(f"{me} beside {others}\n")
+        note(f"{births}.doubles", f"{me} beside {others}\n")
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     server = socket.socket()
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -38,10 +44,14 @@ def main(port: str, births: str) -> None:
         guest, _ = server.accept()
         try:
             if guest.recv(4096):
+                if delay_s:
+                    note(f"{births}.questions", "?")
+                    time.sleep(float(delay_s))
+                    note(f"{births}.questions", "!")
                 guest.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         except OSError:
             pass
         guest.close()
 
 
-main(sys.argv[1], sys.argv[2])
+main(*sys.argv[1:])

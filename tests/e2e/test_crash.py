@@ -1,9 +1,8 @@
 """kill -9 of the daemon before and after each write and each effect, on real processes."""
 
-import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
@@ -67,16 +66,8 @@ def live_until_killed(site: Site, point: str) -> None:
     site.wait()
 
 
-def rows(site: Site, query: str) -> list[tuple[object, ...]]:
-    try:
-        with closing(sqlite3.connect(site.folder / "prunella.db", timeout=10)) as connection:
-            return connection.execute(query).fetchall()
-    except sqlite3.OperationalError:
-        return []  # not there yet
-
-
 def recovered(site: Site) -> bool:
-    return bool(rows(site, "SELECT 1 FROM actions WHERE outcome = 'recovered'"))
+    return bool(site.rows("SELECT 1 FROM actions WHERE outcome = 'recovered'"))
 
 
 def require_a_heal_by_the_next_daemon(site: Site) -> None:
@@ -94,16 +85,16 @@ def require_a_heal_by_the_next_daemon(site: Site) -> None:
 def require_one_effect(site: Site) -> None:
     assert site.doubles() == ""
     assert len(site.births()) == 2, "one start and one heal, whatever happened in between"
-    assert rows(site, "SELECT * FROM actions WHERE outcome IS NULL") == []
-    helped = rows(site, "SELECT * FROM actions WHERE outcome != 'interrupted'")
+    assert site.rows("SELECT * FROM actions WHERE outcome IS NULL") == []
+    helped = site.rows("SELECT * FROM actions WHERE outcome != 'interrupted'")
     assert len(helped) == 1
-    kinds = rows(site, "SELECT kind FROM ledger WHERE kind IN ('intent', 'outcome') ORDER BY seq")
+    kinds = site.rows("SELECT kind FROM ledger WHERE kind IN ('intent', 'outcome') ORDER BY seq")
     assert kinds == [("intent",), ("outcome",)] * (len(kinds) // 2), "one at a time"
 
 
 def epoch(site: Site) -> int:
     """Of the newest holder of the store; 0 if there was none."""
-    found = rows(site, "SELECT epoch FROM holder")
+    found = site.rows("SELECT epoch FROM holder")
     return int(str(found[0][0])) if found else 0
 
 
@@ -117,7 +108,7 @@ def run_to_the_end(site: Site, *deaths: str) -> None:
     require_one_effect(site)
     assert epochs == sorted(epochs)
     assert epoch(site) > epochs[-1], "each holder has an epoch above all before"
-    written = [int(str(row[0])) for row in rows(site, "SELECT epoch FROM ledger ORDER BY seq")]
+    written = [int(str(row[0])) for row in site.rows("SELECT epoch FROM ledger ORDER BY seq")]
     assert written == sorted(written), "nobody writes after a later holder"
 
 

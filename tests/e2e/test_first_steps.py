@@ -1,5 +1,6 @@
 """The daemon on real processes, as a user runs it."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -152,16 +153,52 @@ def test_a_bad_file_is_refused_on_reload_and_the_old_one_stays(site: Site) -> No
     until(site.healed)
 
 
-def test_a_healer_that_was_frozen_itself_condemns_nobody(site: Site) -> None:
+def beliefs(site: Site) -> list[str]:
+    """What the service was believed to be, one after the other, by the ledger."""
+    said = site.rows("SELECT body FROM ledger WHERE kind = 'health' ORDER BY seq")
+    return [json.loads(body)["to"] for (body,) in said]
+
+
+def await_a_question(site: Site) -> None:
+    """Until a check has just begun; the slow service is thinking about its answer."""
+    before = len(site.questions())
+    until(lambda: site.questions()[before:].endswith("?"))
+
+
+def await_answers(site: Site, count: int) -> None:
+    before = len(site.questions())
+    until(lambda: site.questions().count("!", before) >= count)
+
+
+def test_told_to_end_in_the_middle_of_a_check_it_calls_nobody_failed_for_it(site: Site) -> None:
+    site.write(shop="    guards: {fall: 1}\n", probe=", timeout: 5s", delay_s=0.9)
+    site.start()
+    await_a_question(site)
+    assert site.end() == 0
+    assert site.questions().endswith("?"), "the check ended before the service did"
+    assert "failed" not in beliefs(site)
+
+
+def test_a_healer_frozen_in_the_middle_of_a_check_condemns_nobody_for_it(site: Site) -> None:
+    """One failure is enough here, and the deadline of the check passes while nobody watches it."""
+    site.write(
+        shop="    guards: {fall: 1}\n    thresholds: {response_time: 2500ms}\n",
+        probe=", timeout: 2500ms",
+        delay_s=1.0,
+    )
     site.start()
     before = site.pids()
     for _ in range(2):
+        await_a_question(site)
         site.send_signal(signal.SIGSTOP)
+        assert site.questions().endswith("?"), "no check is under way"
         time.sleep(3)  # the outage itself, not a wait for one
         site.send_signal(signal.SIGCONT)
-        until(site.healthy)
-    assert site.history() == []
-    assert site.pids() == before
+        await_answers(site, 3)
+    assert site.end() == 0
+    assert set(beliefs(site)) == {"healthy", "unknown"}
+    assert site.rows("SELECT * FROM actions") == []
+    assert site.births() == before
 
 
 def test_what_cannot_be_started_ends_in_quarantine_and_others_are_healed(site: Site) -> None:

@@ -189,7 +189,9 @@ class Ward:
         )
 
     async def _check_once(self, key: ProbeKey, probe: Probe) -> None:
-        if self.engine.observe(key, await self._check(probe)):
+        seen = await self._check(probe)
+        # A check that was under way when we began to end the service ourselves proves nothing.
+        if not self._stopping and self.engine.observe(key, seen):
             self.wake()
 
     async def _check(self, probe: Probe) -> Observation:

@@ -10,10 +10,11 @@ import os
 import secrets
 import signal
 import socket
+import sqlite3
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -120,17 +121,27 @@ class Site:
         more: str = "",
         *,
         shop: str = "",
+        probe: str = "",
+        delay_s: float | None = None,
         on_exit: str = "stop",
         store: str = "sqlite:///prunella.db",
         budget: int = 10,
         api: bool = True,
     ) -> None:
-        """Write the config: `shop` are more keys of the service, `more` are more services."""
-        command = json.dumps([*self._command, str(self.port), str(self.births_file)])
+        """Write the config.
+
+        Args:
+            more: more services, as lines of the file.
+            shop: more keys of the service, as lines of the file.
+            probe: more keys of its probe, each after a comma.
+            delay_s: what the service takes for an answer.
+        """
+        argv = [*self._command, str(self.port), str(self.births_file)]
+        command = json.dumps(argv if delay_s is None else [*argv, str(delay_s)])
         service = (
             f"  shop:\n    platform: process\n"
             f"    process: {{command: {command}, on_exit: {on_exit}, stop_timeout: 3s}}\n"
-            f'    probes: [{{kind: http, url: "http://127.0.0.1:{self.port}/"}}]\n{shop}'
+            f'    probes: [{{kind: http, url: "http://127.0.0.1:{self.port}/"{probe}}}]\n{shop}'
         )
         listen = f"{{listen: 127.0.0.1:{self.api}}}" if api else "off"
         text = _CONFIG.format(store=store, api=listen, budget=budget, services=f"{service}\n{more}")
@@ -218,6 +229,16 @@ class Site:
         found = [action for action in self.history() if action["success"]]
         return found if len(found) >= count else []
 
+    # Its store
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """What the database says; nothing while it is not there yet."""
+        try:
+            with closing(sqlite3.connect(self.folder / "prunella.db", timeout=10)) as connection:
+                return connection.execute(query).fetchall()
+        except sqlite3.OperationalError:
+            return []
+
     # The service
 
     def serves(self) -> bool:
@@ -241,6 +262,13 @@ class Site:
         """What the runs that began beside a living one have said of it."""
         try:
             return Path(f"{self.births_file}.doubles").read_text()
+        except FileNotFoundError:
+            return ""
+
+    def questions(self) -> str:
+        """A ``?`` for each question that a slow service has got, a ``!`` for each answer."""
+        try:
+            return Path(f"{self.births_file}.questions").read_text()
         except FileNotFoundError:
             return ""
 
