@@ -2,8 +2,9 @@
 
 Run without Python's ``site``, it is up in a few milliseconds. Each start is a line with its pid in
 the file of births, and the file of doubles is written if an earlier run is still alive; the port
-is shared, so that a second run would not fail but serve. With a third argument it takes so many
-seconds for an answer; each question is then a byte in the file of questions, each answer another.
+is shared, so that a second run would not fail but serve. Further arguments: ``delay=SECONDS`` for
+an answer, where each question is a byte in the file of questions and each answer another;
+``deaf``: SIGTERM does not end it.
 """
 
 import os
@@ -26,7 +27,8 @@ def note(path: str, what: str) -> None:
         file.write(what)
 
 
-def main(port: str, births: str, delay_s: str = "") -> None:
+def main(port: str, births: str, *traits: str) -> None:
+    delay_s = sum(float(trait[6:]) for trait in traits if trait.startswith("delay="))
     me = os.getpid()
     with open(births, "a+") as file:  # noqa: PTH123
         file.seek(0)
@@ -34,7 +36,7 @@ def main(port: str, births: str, delay_s: str = "") -> None:
         file.write(f"{me}\n")
     if others:
         note(f"{births}.doubles", f"{me} beside {others}\n")
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if "deaf" in traits else signal.SIG_DFL)
     server = socket.socket()
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -46,7 +48,7 @@ def main(port: str, births: str, delay_s: str = "") -> None:
             if guest.recv(4096):
                 if delay_s:
                     note(f"{births}.questions", "?")
-                    time.sleep(float(delay_s))
+                    time.sleep(delay_s)
                     note(f"{births}.questions", "!")
                 guest.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         except OSError:

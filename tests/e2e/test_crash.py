@@ -1,20 +1,22 @@
 """kill -9 of the daemon before and after each write and each effect, on real processes."""
 
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
-from signal import SIGKILL, SIGTERM
+from signal import SIGKILL, SIGSTOP, SIGTERM, Signals
 
 import pytest
 
-from prunella.testing.crash import EFFECTS, VARIABLE, writes
+from prunella.testing.crash import ORDERS, REHEARSAL, VARIABLE, writes
+from prunella.testing.effects import effects
 from prunella.testing.site import Site, until
 
 pytestmark = pytest.mark.e2e
 AT_ONCE = 3
-CALLS = (*writes(), *EFFECTS)
+CALLS = (*writes(), *ORDERS)
 TIMES = {"store.advance": 2, "store.note": 2}  # carried out and recovered; before and after
 FIRST = ("store.begin/after/1", "platform.execute/after/1", "store.advance/before/1")
 SECOND = (
@@ -25,6 +27,8 @@ SECOND = (
     "store.note/after/1",
 )
 DEAD = -SIGKILL
+# Not on the way of any heal: a replica that is no longer wanted, and a log that has grown.
+ELSEWHERE = {"_records.Records.forget", "_logs.rotate", "_logs._copy"}
 
 
 def points() -> list[str]:
@@ -48,11 +52,27 @@ def struck(site: Site) -> bool:
 def live_until_killed(site: Site, point: str) -> None:
     """A whole life of the daemon: start, heal, pause, resume, end. It dies on the way."""
     site.write(api="hold" in point, on_exit="leave")
+    live(site, point, SIGKILL)
+
+
+def live_through_a_hang(site: Site, point: str) -> None:
+    """The same with a service that hangs and, when it is asked to end, does not."""
+    site.write(
+        api=False,
+        on_exit="leave",
+        probe=", timeout: 300ms",
+        traits=["deaf"],
+        stop_timeout="200ms",
+    )
+    live(site, point, SIGSTOP)
+
+
+def live(site: Site, point: str, fault: Signals) -> None:
     site.launch(env={VARIABLE: point})
     if dead_or(site, site.serves):
         return
     if not struck(site):
-        site.strike()
+        site.strike(fault)
     if dead_or(site, lambda: recovered(site)):
         return
     if "hold" in point:
@@ -101,7 +121,8 @@ def epoch(site: Site) -> int:
 def run_to_the_end(site: Site, *deaths: str) -> None:
     epochs = [0]
     for death in deaths:
-        live_until_killed(site, death)
+        hang = death.partition("/")[0] in effects()
+        (live_through_a_hang if hang else live_until_killed)(site, death)
         assert site.exit_code() == DEAD, f"{death} was never reached"
         epochs.append(epoch(site))
     require_a_heal_by_the_next_daemon(site)
@@ -143,3 +164,23 @@ def test_killed_again_during_the_recovery_nothing_is_lost_or_done_twice(
     sites: Callable[[Path], Site], tmp_path: Path
 ) -> None:
     assert all_of(sites, tmp_path, list(product(FIRST, SECOND))) == {}
+
+
+@pytest.mark.timeout(240)
+def test_killed_at_any_effect_on_the_system_nothing_is_lost_or_done_twice(
+    sites: Callable[[Path], Site], tmp_path: Path
+) -> None:
+    """Before each effect of a start and a heal, in their order, and after the last one."""
+    expected = set(effects())
+    rehearsal = sites(tmp_path / "rehearsal")
+    live_through_a_hang(rehearsal, REHEARSAL)
+    assert rehearsal.exit_code() == 0
+    reached = [line["name"] for line in rehearsal.lines("effect")]
+    assert set(reached) | ELSEWHERE == expected
+    counts = Counter[str]()
+    lives: list[tuple[str, ...]] = []
+    for name in reached:
+        counts[name] += 1
+        lives.append((f"{name}/before/{counts[name]}",))
+    lives.append((f"{reached[-1]}/after/{counts[reached[-1]]}",))
+    assert all_of(sites, tmp_path, lives) == {}

@@ -171,7 +171,7 @@ def await_answers(site: Site, count: int) -> None:
 
 
 def test_told_to_end_in_the_middle_of_a_check_it_calls_nobody_failed_for_it(site: Site) -> None:
-    site.write(shop="    guards: {fall: 1}\n", probe=", timeout: 5s", delay_s=0.9)
+    site.write(shop="    guards: {fall: 1}\n", probe=", timeout: 5s", traits=["delay=0.9"])
     site.start()
     await_a_question(site)
     assert site.end() == 0
@@ -184,7 +184,7 @@ def test_a_healer_frozen_in_the_middle_of_a_check_condemns_nobody_for_it(site: S
     site.write(
         shop="    guards: {fall: 1}\n    thresholds: {response_time: 2500ms}\n",
         probe=", timeout: 2500ms",
-        delay_s=1.0,
+        traits=["delay=1.0"],
     )
     site.start()
     before = site.pids()

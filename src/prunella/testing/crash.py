@@ -2,7 +2,8 @@
 
 The plugins below stand in for the built-in ones of the same kinds when they are installed beside
 them, and change nothing unless ``PRUNELLA_CRASH_AT`` names a point: ``store.begin/after/1`` dies
-right after the first intent is durable.
+right after the first intent is durable, ``_child.Child.spawn/before/2`` before the second start.
+With ``rehearsal`` instead of a point nobody dies, and each effect is logged as it begins.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, ClassVar, Literal, Self, TypeVar, cast
+from typing import Any, ClassVar, Self, TypeVar, cast
+
+import structlog
 
 from prunella.core.ledger import Mark, Step
 from prunella.core.model import Action, ActionKind, Epoch, Instant, Scope, Stamp, Status
@@ -22,9 +25,12 @@ from prunella.platforms.process import ProcessPlatform, ProcessSpec
 from prunella.plugins import PlatformContext, PlatformPlugin, StorePlugin
 from prunella.ports import Store
 from prunella.stores.sqlite import PLUGIN as REAL_STORE
+from prunella.testing.effects import When, effects, tell_effects
 
 VARIABLE = "PRUNELLA_CRASH_AT"
-EFFECTS = ("platform.ensure", "platform.execute")
+REHEARSAL = "rehearsal"
+ORDERS = ("platform.ensure", "platform.execute")
+_log = structlog.get_logger("prunella.testing")
 _AGE_S = 86400.0
 
 T = TypeVar("T")
@@ -44,7 +50,7 @@ class Point:
     """Before or after the `nth` call, from 1, of one call; ``seen`` counts them."""
 
     call: str
-    when: Literal["before", "after"]
+    when: When
     nth: int = 1
     seen: int = 0
 
@@ -52,27 +58,27 @@ class Point:
     def parse(cls, text: str) -> Self:
         """From ``store.begin/after/1``. Raises ValueError: it is no such point."""
         call, when, nth = text.split("/")
-        if when not in ("before", "after") or call not in (*writes(), *EFFECTS):
+        if when not in ("before", "after") or call not in (*writes(), *ORDERS, *effects()):
             raise ValueError(f"no crash point: {text}")
         return cls(call, when, int(nth))  # type: ignore[arg-type]  # checked two lines above
 
     def __str__(self) -> str:
         return f"{self.call}/{self.when}/{self.nth}"
 
+    def reach(self, call: str, when: When) -> None:
+        """Take that a call begins or has ended, and die if this is the point."""
+        if call != self.call:
+            return
+        self.seen += when == "before"
+        if when == self.when and self.seen == self.nth:
+            os.kill(os.getpid(), signal.SIGKILL)
+
     async def around(self, call: str, work: Callable[[], Awaitable[T]]) -> T:
         """Do the work, and die if this is the point. What raises has not got to its end."""
-        here = call == self.call
-        self.seen += here
-        if here and self.seen == self.nth and self.when == "before":
-            _die()
+        self.reach(call, "before")
         result = await work()
-        if here and self.seen == self.nth:
-            _die()
+        self.reach(call, "after")
         return result
-
-
-def _die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 class CrashingStore:
@@ -119,7 +125,7 @@ class CrashingStore:
 
 
 class CrashingPlatform:
-    """Real processes, with death before and after each effect on them."""
+    """Real processes, with death before and after each order to them."""
 
     kind: ClassVar[str] = "process"
 
@@ -155,7 +161,7 @@ class CrashingPlatform:
 def _open(url: str, readonly: bool, /) -> Store:  # noqa: FBT001 - the plugin's shape
     store = REAL_STORE.open(url, readonly)
     armed = os.environ.get(VARIABLE)
-    if not armed or readonly:
+    if not armed or armed == REHEARSAL or readonly:
         return store
     return cast("Store", CrashingStore(store, Point.parse(armed)))
 
@@ -164,7 +170,20 @@ def _build(spec: ProcessSpec, context: PlatformContext) -> ProcessPlatform | Cra
     real = REAL_PLATFORM.build(spec, context)
     assert isinstance(real, ProcessPlatform)
     armed = os.environ.get(VARIABLE)
-    return CrashingPlatform(real, Point.parse(armed)) if armed else real
+    if armed == REHEARSAL:
+        tell_effects(_say)
+        return real
+    if not armed:
+        return real
+    point = Point.parse(armed)
+    if point.call in effects():
+        tell_effects(point.reach)
+    return CrashingPlatform(real, point)
+
+
+def _say(effect: str, when: When) -> None:
+    if when == "before":
+        _log.info("effect", name=effect)
 
 
 STORE = StorePlugin(REAL_STORE.kind, _open)

@@ -122,7 +122,8 @@ class Site:
         *,
         shop: str = "",
         probe: str = "",
-        delay_s: float | None = None,
+        traits: Sequence[str] = (),
+        stop_timeout: str = "3s",
         on_exit: str = "stop",
         store: str = "sqlite:///prunella.db",
         budget: int = 10,
@@ -134,13 +135,13 @@ class Site:
             more: more services, as lines of the file.
             shop: more keys of the service, as lines of the file.
             probe: more keys of its probe, each after a comma.
-            delay_s: what the service takes for an answer.
+            traits: more arguments of the service.
         """
-        argv = [*self._command, str(self.port), str(self.births_file)]
-        command = json.dumps(argv if delay_s is None else [*argv, str(delay_s)])
+        command = json.dumps([*self._command, str(self.port), str(self.births_file), *traits])
         service = (
             f"  shop:\n    platform: process\n"
-            f"    process: {{command: {command}, on_exit: {on_exit}, stop_timeout: 3s}}\n"
+            f"    process: {{command: {command}, on_exit: {on_exit},"
+            f" stop_timeout: {stop_timeout}}}\n"
             f'    probes: [{{kind: http, url: "http://127.0.0.1:{self.port}/"{probe}}}]\n{shop}'
         )
         listen = f"{{listen: 127.0.0.1:{self.api}}}" if api else "off"
@@ -186,9 +187,15 @@ class Site:
         except FileNotFoundError:
             return ""
 
+    def lines(self, event: str) -> list[Any]:
+        """What the newest daemon has logged of an event, line by line."""
+        mark = f'"event": "{event}"'
+        new = self.log()[self._said_bytes :]
+        return [json.loads(line) for line in new.splitlines() if mark in line]
+
     def said(self, event: str) -> bool:
         """Whether the newest daemon has logged an event of that name."""
-        return f'"event": "{event}"' in self.log()[self._said_bytes :]
+        return bool(self.lines(event))
 
     def close(self) -> None:
         """Kill what is left, the daemon first, which would start it again."""
