@@ -15,6 +15,7 @@ import pytest
 from prunella.core.ledger import Entry, EntryKind
 from prunella.core.model import Epoch, Hold
 from prunella.errors import PermanentError, StoreError
+from prunella.stores._sqlite.files import size_bytes
 
 Contents = Callable[[Path], dict[str, bytes]]
 
@@ -242,3 +243,10 @@ async def test_reading_leaves_a_closed_store_as_it_was(
     assert len((await reader.history(9)).items) == 1
     assert len(await reader.load()) == 1
     assert path.read_bytes() == before["store.db"]
+
+
+def test_a_journal_that_went_away_a_moment_ago_has_no_size(path: Path) -> None:
+    """A reader that was the last to close a store takes it away, at any moment."""
+    assert size_bytes(path) == 0
+    path.write_bytes(b"12345")
+    assert size_bytes(path) == 5

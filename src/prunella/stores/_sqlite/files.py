@@ -39,6 +39,17 @@ def journal_of(path: Path) -> Path:
     return path.with_name(f"{path.name}-wal")
 
 
+def size_bytes(path: Path) -> int:
+    """How large a file is; 0 when there is none.
+
+    Asked once: a journal goes away when the last reader closes the store, which may be now.
+    """
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def reading_uri(path: Path) -> str:
     """An address to read from, whatever a reader may do to the folder.
 

@@ -68,10 +68,9 @@ def _may_be_torn(path: Path) -> bool:
 
     A journal with something in it says that its last writer was killed, or is still there.
     """
-    journal = files.journal_of(path)
-    if journal.exists() and journal.stat().st_size:
+    if files.size_bytes(files.journal_of(path)):
         return True
-    return path.stat().st_size <= _ALWAYS_CHECKED_BYTES
+    return files.size_bytes(path) <= _ALWAYS_CHECKED_BYTES
 
 
 def _reader(path: Path, schema: str | None) -> SqliteStore:
