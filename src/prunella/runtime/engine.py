@@ -8,39 +8,31 @@ more to do at once. On a virtual clock it is driven by the simulator, in the dae
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 
 import structlog
 
 from prunella.core.budget import backoff_until
 from prunella.core.decide import Decision, Forced, Reason, Snapshot, decide, vet, wake_after
-from prunella.core.guards import Guard
 from prunella.core.health import Diagnosis, ProbeKey, Vitals
 from prunella.core.ladder import OURSELVES
 from prunella.core.ledger import (
-    Entry,
     EntryKind,
     Finish,
     Grant,
     Intent,
     LedgerView,
-    Mark,
     ServiceRow,
-    Step,
     Veto,
 )
-from prunella.core.machine import Event, Phase, step
+from prunella.core.machine import Event, Phase
 from prunella.core.model import (
     Action,
     ActionId,
     ActionKind,
     Debt,
-    Epoch,
     Health,
-    Hold,
-    IncidentId,
     Instance,
     InstanceId,
     Instant,
@@ -54,14 +46,13 @@ from prunella.core.model import (
 )
 from prunella.core.policy import Policy
 from prunella.core.progress import has_begun, left
-from prunella.core.time import rebase, remaining_s
+from prunella.core.time import rebase
 from prunella.core.verify import is_proven, judge
 from prunella.errors import ConflictError, PermanentError, StaleEpochError, TransientError
-from prunella.ports import Clock, Platform, Release, Store
+from prunella.ports import Platform, Release
 from prunella.runtime.beliefs import Beliefs
-from prunella.runtime.fleet import Fleet
-from prunella.runtime.notices import Bus, Notice, Topic
-from prunella.runtime.past import Past
+from prunella.runtime.notices import Topic
+from prunella.runtime.record import Record, World, after
 from prunella.runtime.target import Target
 
 _log = structlog.get_logger("prunella.engine")
@@ -75,20 +66,6 @@ _TOPIC_OF = {
     Health.HEALTHY: Topic.SERVICE_RECOVERED,
 }
 _QUIET = (Reason.WELL, Reason.BELOW_THRESHOLD, Reason.BUSY)
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """What all engines of one instance share."""
-
-    clock: Clock
-    store: Store
-    fleet: Fleet
-    bus: Bus
-    holds: Callable[[ServiceId], tuple[Hold, ...]]
-    note: Callable[[Entry], None]  # written in order, a little later
-    epoch: Callable[[], Epoch]
-    chain: tuple[Guard, ...] | None = None  # the guards; None: all there are
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,31 +83,22 @@ class Engine:
     """Heals one service. Not for concurrent use: one `advance` at a time (the driver's duty).
 
     Attributes:
-        beliefs: what is seen of the service; safe to read from any thread, as are the others.
+        beliefs: what is seen of the service.
+        record: what is remembered of it. Both are safe to read from any thread.
     """
 
     __slots__ = (
-        "_foreign",
-        "_marks",
         "_noted",
-        "_past",
-        "_pending",
-        "_restarts_seen",
         "_running",
         "_target",
         "_told",
         "_world",
-        "action_count",
         "beliefs",
         "decision",
-        "last_restart",
         "name",
-        "phase",
-        "phase_since",
         "policy",
-        "restart_count",
+        "record",
         "service",
-        "wake_at",
     )
 
     def __init__(
@@ -149,21 +117,11 @@ class Engine:
         self.name = name
         self.policy = policy
         self.beliefs = Beliefs(policy, probes, now)
-        self.phase = Phase.WATCHING
-        self.phase_since = now
-        self.wake_at: Instant | None = None
+        self.record = Record(service, platform.kind, policy, world)
         self.decision = Decision(Reason.BLIND, "nothing seen yet")
-        self.restart_count = 0
-        self.action_count = 0
-        self.last_restart: datetime | None = None
         self._world = world
         self._target = Target(service, platform, release, policy)
-        self._past = Past(service, world.store)
         self._running: Running | None = None
-        self._pending: Step | None = None
-        self._marks: list[Mark] = []
-        self._foreign: list[InstanceId] = []
-        self._restarts_seen: dict[InstanceId, int] = {}
         self._noted: tuple[object, ...] = ()
         self._told = False
         world.fleet.join(service, policy.domain)
@@ -172,8 +130,12 @@ class Engine:
     def cadence_since(self) -> Instant:
         """Since when the phase (while verifying) or the belief (otherwise) has lasted."""
         if self.phase is Phase.VERIFYING:
-            return self.phase_since
+            return self.record.phase_since
         return self.beliefs.health_since
+
+    @property
+    def phase(self) -> Phase:
+        return self.record.phase
 
     @property
     def diagnosis(self) -> Diagnosis:
@@ -190,15 +152,6 @@ class Engine:
     @property
     def running(self) -> Running | None:
         return self._running
-
-    @property
-    def revision(self) -> str:
-        """The version that was deployed last, as far as is known."""
-        return self._past.versions[0].revision if self._past.versions else ""
-
-    @property
-    def debts(self) -> tuple[Debt, ...]:
-        return self._past.debts
 
     # What is seen ------------------------------------------------------------------------------
 
@@ -220,34 +173,17 @@ class Engine:
 
     async def look(self) -> bool:
         """Ask the platform. True: `advance` has something to judge."""
-        status = await self._target.observe()
+        return self._take_in(await self._target.observe())
+
+    def _take_in(self, status: Status | None) -> bool:
         self.beliefs.look(status)
-        if status is not None:
-            self._compare(status)
-        return self._reassess() or bool(self._marks or self._foreign)
+        if status is not None and self.record.notice(status, self._rollback()):
+            self.beliefs.start_grace(self._world.clock.now())
+        return self._reassess() or self.record.has_news
 
-    def _compare(self, status: Status) -> None:
-        """Notice what others have done: another version, restarts by the platform itself."""
-        now = self._world.clock.stamp()
-        known = self._marks[-1].revision if self._marks else self.revision
-        if status.revision and status.revision != known:
-            self._marks.append(
-                Mark(self.service, status.revision, now, actor=self._deployer(status))
-            )
-            if known:
-                self.beliefs.start_grace(now.instant)
-        for instance in status.instances:
-            before = self._restarts_seen.get(instance.id, instance.restart_count)
-            self._restarts_seen[instance.id] = instance.restart_count
-            new_count = min(instance.restart_count - before, _FOREIGN_COUNT)
-            self._foreign += [instance.id] * new_count
-
-    def _deployer(self, status: Status) -> str:
-        if self._running is None:
-            return ""
-        action = self._running.intent.action
-        ours = action.kind is ActionKind.ROLLBACK and action.revision == status.revision
-        return OURSELVES if ours else ""
+    def _rollback(self) -> Action | None:
+        action = self._running.intent.action if self._running is not None else None
+        return action if action is not None and action.kind is ActionKind.ROLLBACK else None
 
     def _reassess(self) -> bool:
         now, beliefs = self._world.clock.now(), self.beliefs
@@ -273,10 +209,10 @@ class Engine:
         if (topic := _TOPIC_OF.get(health)) and not (
             health is Health.HEALTHY and last is Health.UNKNOWN
         ):
-            self._publish(topic, body)
-        self._outbox(EntryKind.HEALTH, body)
+            self.record.publish(topic, body)
+        self.record.note(EntryKind.HEALTH, body)
         if storm_began:
-            self._outbox(EntryKind.STORM, {"domain": self.policy.domain})
+            self.record.note(EntryKind.STORM, {"domain": self.policy.domain})
             _log.warning("storm", domain=self.policy.domain, service=self.service)
 
     # What is done ------------------------------------------------------------------------------
@@ -285,14 +221,14 @@ class Engine:
         """Do one step. Returns when to call again: now or earlier for at once, None for never
         before something changes.
         """
-        if not await self._write_what_is_left():
+        if not await self.record.write():
             return self._later(_RETRY_S)
         match self.phase:
             case Phase.WATCHING:
                 next_at = await self._consider(None)
-                if self._marks or self._foreign:
+                if self.record.has_news:
                     return self._world.clock.now()
-                return _earlier(next_at, self._soak())
+                return _earlier(next_at, self.record.soak(self.beliefs.well_since))
             case Phase.ACTING:
                 return await self._act()
             case Phase.VERIFYING:
@@ -317,32 +253,32 @@ class Engine:
         """Take up where an earlier run of Prunella was, by observing and never by replaying.
 
         Args:
-            row: None if healing never left WATCHING; versions may be remembered all the same.
+            row: None if healing never left WATCHING; then only versions may be remembered.
         """
-        now = self._world.clock.stamp()
-        if row is None:
-            await self._past.refresh(now)
-            return
-        self.restart_count, self.action_count = row.restart_count, row.action_count
-        self.last_restart = row.last_restart
-        self.phase, self.phase_since = row.phase, rebase(row.phase_since, now)
-        if row.wake_at is not None:
-            self.wake_at = Instant(now.instant + remaining_s(row.wake_at, now))
+        status = await self._target.observe()
+        if row is not None:
+            await self.record.recall(row)
+            await self._take_up(row, status)
+        elif status is not None and status.revision:
+            await self.record.refresh(self._world.clock.stamp())
+        self._take_in(status)
+
+    async def _take_up(self, row: ServiceRow, status: Status | None) -> None:
         if row.phase is Phase.QUARANTINED:
             self.decision = Decision(Reason.EXHAUSTED, row.reason)
-        await self._past.recall(row, now)
         if row.running is None or row.intent is None:
             return
-        began = rebase(row.intent.at, now)
+        began = rebase(row.intent.at, self._world.clock.stamp())
         self._world.fleet.resumed(self.service, began)
-        self._running = Running(row.running, row.intent, began, executed=self.phase_since)
-        action, status = row.intent.action, await self._target.observe()
+        self._running = Running(row.running, row.intent, began, executed=self.record.phase_since)
+        action = row.intent.action
         to_do = left(action, status) if action.runs and status is not None else ()
         self.beliefs.awaited = frozenset(run.instance for run in to_do)
         if row.phase is not Phase.ACTING:
             return
         if status is not None and has_begun(action, status):
-            await self._move(Event.INTERRUPTED, "the effect was there after a restart of Prunella")
+            detail = "the effect was there after a restart of Prunella"
+            await self.record.move(Event.INTERRUPTED, detail)
             self._begin_verifying(self.beliefs.awaited)
             return
         detail = "Prunella ended in the middle of it, and the effect was not there"
@@ -352,14 +288,13 @@ class Engine:
         """End a quarantine. False when there is none."""
         if self.phase is not Phase.QUARANTINED:
             return False
-        await self._move(Event.RELEASED, f"released by {actor}", actor=actor)
-        self._past.release(self.phase_since)
+        await self.record.release(actor)
         return True
 
     async def _consider(self, forced: Forced | None) -> Instant | None:
         told, self._told = self._told, False
         quiet = self.beliefs.diagnosis.symptom is None and forced is None
-        if quiet and not told and not self._past.debts:
+        if quiet and not told and not self.record.debts:
             return await self._conclude(decide(self._snapshot(None), self._world.chain))
         await self.look()
         snap = self._snapshot(forced)
@@ -377,7 +312,7 @@ class Engine:
             intent = replace(intent, evidence=f"{intent.evidence}\n{seen}")
 
         def admit(view: LedgerView) -> tuple[Veto, ...]:
-            known = self._past.since_release(view)
+            known = self.record.since_release(view)
             return vet(replace(snap, ledger=known), action, self._world.chain)
 
         try:
@@ -389,28 +324,24 @@ class Engine:
             await self._conclude(_refused(decision, (veto,), now.instant))
             return self._later(_RETRY_S)
         if not isinstance(begun, int):
-            await self._past.refresh(now)
+            await self.record.refresh(now)
             return await self._conclude(_refused(decision, tuple(begun), now.instant))
         self.decision = decision
-        self._past.begin(intent)
+        self.record.begin(intent)
         if intent.ended is not None:
             return await self._conclude(decision)
         if intent.grant is not None:
-            await self._past.refresh(now)
+            await self.record.refresh(now)
         self._world.fleet.acting(self.service, now.instant)
         self._running = Running(begun, intent, now.instant)
-        self.phase, self.phase_since = step(self.phase, intent.event), now.instant
-        self.action_count += 1
-        if action.kind is ActionKind.RESTART:
-            self.restart_count, self.last_restart = self.restart_count + 1, now.wall
-        self._publish(Topic.HEALING_STARTED, _about(intent))
+        self.record.publish(Topic.HEALING_STARTED, _about(intent))
         return now.instant
 
     def _intend(self, snap: Snapshot, decision: Decision, action: Action, now: Stamp) -> Intent:
         symptom, forced = decision.symptom, snap.forced
         return Intent(
             action=action,
-            incident=self._incident(now),
+            incident=self.record.incident(now),
             reason=decision.detail,
             symptom=symptom.kind if symptom is not None else None,
             actor=forced.actor if forced is not None else OURSELVES,
@@ -426,11 +357,11 @@ class Engine:
         """The lease of a mitigation, longer each time that it was taken back too early."""
         if action.kind is not ActionKind.SCALE_UP or action.replicas is None:
             return None
-        debt = next((d for d in self._past.debts if d.kind is action.kind), None)
+        debt = self.record.debt(action.kind)
         extended = 0 if debt is None else debt.extended_count
         if decision.reason is Reason.PUT_BACK:
             extended = min(extended + 1, _EXTENSIONS)
-        due = _after(now, self.policy.debt_ttl_s * 2**extended)
+        due = after(now, self.policy.debt_ttl_s * 2**extended)
         present = int(action.before)
         before = present if debt is None else min(debt.before, present)
         return Grant(before, action.replicas, due, extended)
@@ -450,7 +381,7 @@ class Engine:
         except (TransientError, PermanentError) as error:
             return await self._finish(Event.ACTION_FAILED, Outcome.ERROR, str(error))
         done = "carried out" if piece is None else f"instance {piece.instance}: carried out"
-        await self._move(Event.EXECUTED, done)
+        await self.record.move(Event.EXECUTED, done)
         awaited = to_do[1:] if piece is not None else ()
         self._begin_verifying(frozenset(run.instance for run in awaited))
         return self._world.clock.now()
@@ -484,7 +415,7 @@ class Engine:
         if judgement.outcome is None and to_do:
             canary = self._canary(action, frozenset(run.instance for run in to_do))
             if is_proven(beliefs.diagnosis, vitals, canary, executed, now, self.policy):
-                await self._move(Event.CONTINUED, f"{len(to_do)} of {len(action.runs)} to go")
+                await self.record.move(Event.CONTINUED, f"{len(to_do)} of {len(action.runs)} to go")
                 return now
             return _earlier(judgement.wake_at, self._later(_LOOK_S))
         if judgement.outcome is None:
@@ -515,9 +446,10 @@ class Engine:
 
     async def _cool(self) -> Instant | None:
         now = self._world.clock.now()
-        if self.wake_at is not None and now < self.wake_at:
-            return self.wake_at
-        await self._move(Event.COOLED, "cooled down")
+        wake_at = self.record.wake_at
+        if wake_at is not None and now < wake_at:
+            return wake_at
+        await self.record.move(Event.COOLED, "cooled down")
         return now
 
     async def _conclude(self, decision: Decision) -> Instant | None:
@@ -532,16 +464,16 @@ class Engine:
             was_quiet = not self._noted or self._noted[0] in _QUIET[:2]
             self._noted = news
             if not (decision.reason in _QUIET and was_quiet):
-                self._outbox(EntryKind.DECISION, _decision_body(decision))
+                self.record.note(EntryKind.DECISION, _decision_body(decision))
             if decision.vetoes:
-                self._publish(Topic.HEALING_VETOED, _decision_body(decision))
+                self.record.publish(Topic.HEALING_VETOED, _decision_body(decision))
         if (
             decision.reason is Reason.EXHAUSTED
             and self.phase is Phase.WATCHING
             and self.policy.mode is Mode.AUTO
         ):
-            await self._move(Event.EXHAUSTED, decision.detail)
-            self._publish(Topic.SERVICE_QUARANTINED, _decision_body(decision))
+            await self.record.move(Event.EXHAUSTED, decision.detail)
+            self.record.publish(Topic.SERVICE_QUARANTINED, _decision_body(decision))
             _log.error("service-quarantined", service=self.service, reason=decision.detail)
             return None
         return decision.wake_at
@@ -560,130 +492,39 @@ class Engine:
             if recovered_at is None or failing is None
             else (recovered_at - rebase(failing, now)) * 1000,
         )
-        self._past.end(outcome, now.instant)
+        self.record.end(outcome, now.instant)
         self.beliefs.awaited = frozenset()
         calm = outcome in (Outcome.RECOVERED, Outcome.CANCELLED)
-        until = backoff_until(self.service, self._past.attempts, self.policy, now.instant)
+        until = backoff_until(self.service, self.record.attempts, self.policy, now.instant)
         self._running = None
         healed = outcome is Outcome.RECOVERED
         self._world.fleet.ended(self.service, now.instant, success=healed)
-        await self._move(
+        await self.record.move(
             event, detail, finish=finish, wake_in_s=None if calm else until - now.instant
         )
         if not (healed and running.intent.action.kind is ActionKind.SCALE_DOWN):
             topic = Topic.SERVICE_HEALED if healed else Topic.HEALING_FAILED
             about = {**_about(running.intent), "outcome": outcome.value, "detail": detail}
-            self._publish(topic, {**about, "recoveryTime": finish.recovery_time_ms})
-        return now.instant
-
-    # Versions and debts ------------------------------------------------------------------------
-
-    def _soak(self) -> Instant | None:
-        """Record that the present version has proved itself; when it will have, else."""
-        versions, well_since = self._past.versions, self.beliefs.well_since
-        if not versions or versions[0].soaked_at is not None or well_since is None:
-            return None
-        start = max(versions[0].deployed_at, well_since)
-        soaked_at = Instant(start + self.policy.release_soak_s)
-        now = self._world.clock.stamp()
-        if now.instant < soaked_at:
-            return soaked_at
-        evidence = f"healthy for {now.instant - start:.0f} s"
-        self._marks.append(
-            Mark(self.service, versions[0].revision, now, soaked=True, evidence=evidence)
-        )
+            self.record.publish(topic, {**about, "recoveryTime": finish.recovery_time_ms})
         return now.instant
 
     async def _settle(self, decision: Decision, debt: Debt) -> Instant | None:
-        now = self._world.clock.stamp()
-        try:
-            await self._world.store.settle(
-                self.service, debt.kind, now, epoch=self._world.epoch(), reason=decision.detail
-            )
-        except TransientError as error:
-            _log.warning("not-recorded", service=self.service, error=str(error))
+        if not await self.record.settle(debt, decision.detail):
             return self._later(_RETRY_S)
-        await self._past.refresh(now)
         await self._conclude(decision)
-        return now.instant
-
-    # What is remembered ------------------------------------------------------------------------
-
-    async def _move(
-        self,
-        event: Event,
-        reason: str,
-        *,
-        finish: Finish | None = None,
-        wake_in_s: float | None = None,
-        actor: str = OURSELVES,
-    ) -> None:
-        """Move the machine and write it. What cannot be written now is written before the next
-        step: an effect that has happened is never repeated for want of disk space.
-        """
-        now = self._world.clock.stamp()
-        self.phase, self.phase_since = step(self.phase, event), now.instant
-        self.wake_at = None if wake_in_s is None else Instant(now.instant + max(0.0, wake_in_s))
-        wake = None if self.wake_at is None else _after(now, self.wake_at - now.instant)
-        self._pending = Step(self.service, event, self.phase, now, reason, wake, finish, actor)
-        await self._write_what_is_left()
-
-    async def _write_what_is_left(self) -> bool:
-        """Write the last move, versions that were seen and restarts by others; False: not now."""
-        epoch = self._world.epoch()
-        try:
-            if self._pending is not None:
-                await self._world.store.advance(self._pending, epoch=epoch)
-                self._pending = None
-            if not self._marks and not self._foreign:
-                return True
-            while self._marks:
-                await self._world.store.mark(self._marks[0], epoch=epoch)
-                self._marks.pop(0)
-            while self._foreign:
-                await self._record_foreign(self._foreign[0])
-                self._foreign.pop(0)
-            await self._past.refresh(self._world.clock.stamp())
-        except TransientError as error:
-            _log.warning("not-recorded", service=self.service, error=str(error))
-            return False
-        return True
-
-    async def _record_foreign(self, instance: InstanceId) -> None:
-        """Count a restart that the platform did by itself: one owner, one budget."""
-        now = self._world.clock.stamp()
-        intent = Intent(
-            action=Action(ActionKind.RESTART, self.service, instance),
-            incident=self._incident(now),
-            reason=f"{self._target.name} has restarted it by itself",
-            symptom=None,
-            actor=self._target.name,
-            at=now,
-            failing_since=None,
-            event=Event.CONFIRMED,
-            ended=Outcome.FOREIGN,
-        )
-        await self._world.store.begin(intent, lambda _: (), now, epoch=self._world.epoch())
-
-    def _outbox(self, kind: EntryKind, body: dict[str, str]) -> None:
-        entry = Entry(kind, self._world.clock.stamp(), self.service, body=body)
-        self._world.note(entry)
-
-    def _publish(self, topic: Topic, body: dict[str, object] | dict[str, str]) -> None:
-        notice = Notice(topic, self._world.clock.stamp(), self.service, body)
-        self._world.bus.publish(notice)
+        return self._world.clock.now()
 
     # What is asked -----------------------------------------------------------------------------
 
     def _snapshot(self, forced: Forced | None) -> Snapshot:
         now, beliefs = self._world.clock.now(), self.beliefs
         view = LedgerView(
-            attempts=self._past.attempts,
+            attempts=self.record.attempts,
             running=frozenset({self.service}) if self._running is not None else frozenset(),
             fleet_started=tuple(self._world.fleet.started),
             holds=self._world.holds(self.service),
-            versions=self._past.versions,
-            debts=self._past.debts,
+            versions=self.record.versions,
+            debts=self.record.debts,
         )
         return Snapshot(
             service=self.service,
@@ -701,14 +542,6 @@ class Engine:
             load=beliefs.load,
         )
 
-    def _incident(self, now: Stamp) -> IncidentId:
-        """The open incident, or a new one: a fault soon after a recovery is the same incident."""
-        for last in self._past.attempts[:1]:
-            ended = last.ended_at if last.ended_at is not None else last.at
-            if now.instant - ended < self.policy.incident_window_s:
-                return last.incident
-        return IncidentId(f"{self.service}-{now.wall:%Y%m%dT%H%M%S.%f}")
-
     def _current(self) -> Running:
         assert self._running is not None, "acting and verifying have an action"
         return self._running
@@ -719,11 +552,6 @@ class Engine:
 
 def _earlier(one: Instant | None, other: Instant | None) -> Instant | None:
     return other if one is None else one if other is None else min(one, other)
-
-
-def _after(now: Stamp, seconds: float) -> Stamp:
-    """The stamp of a moment of this boot, seen from `now`."""
-    return Stamp(now.wall + timedelta(seconds=seconds), Instant(now.instant + seconds), now.boot)
 
 
 def _about(intent: Intent) -> dict[str, object]:

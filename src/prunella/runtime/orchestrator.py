@@ -37,12 +37,12 @@ from prunella.errors import (
 from prunella.plugins import stores
 from prunella.ports import Clock, Store
 from prunella.runtime.clock import SystemClock
-from prunella.runtime.engine import World
 from prunella.runtime.fleet import Fleet
 from prunella.runtime.journal import Journal
 from prunella.runtime.lease import Lease
 from prunella.runtime.notices import Bus, Callback, Notice, Topic
 from prunella.runtime.pulse import Pulse
+from prunella.runtime.record import World
 from prunella.runtime.scheduler import Scheduler
 from prunella.runtime.supervisor import Crashes, Supervisor
 from prunella.runtime.views import (
@@ -237,7 +237,8 @@ class SelfHealingOrchestrator:
             service_health(ward.engine, now, paused=bool(self._holds_on(ward.config.id)))
             for ward in tuple(self._wards.values())
         ]
-        return system_health(services, sum(w.engine.action_count for w in self._wards.values()))
+        records = [ward.engine.record for ward in self._wards.values()]
+        return system_health(services, sum(record.action_count for record in records))
 
     def get_service_health(self, service_id: str) -> ServiceHealth:
         """One service now. Safe from any thread. Raises UnknownServiceError."""
@@ -288,7 +289,7 @@ class SelfHealingOrchestrator:
         ward = self._ward(service_id)
         past, _ = await self.decisions(service_id)
         now, decision = self._clock.stamp(), ward.engine.decision
-        wake_at = ward.engine.wake_at or decision.wake_at
+        wake_at = ward.engine.record.wake_at or decision.wake_at
         return Explanation(
             service=self.get_service_health(service_id),
             now=f"{decision.reason}: {decision.detail}",

@@ -17,9 +17,10 @@ from prunella.core.machine import Phase
 from prunella.core.model import ActionId, Fact, Instant, Observation, Verdict
 from prunella.plugins import PlatformContext, ProbeContext, ReleaseContext, platforms, releases
 from prunella.ports import Probe, Release, Remark, SupportsLifecycle
-from prunella.runtime.engine import Engine, World
+from prunella.runtime.engine import Engine
 from prunella.runtime.probing import Probing
 from prunella.runtime.pulse import Pulse
+from prunella.runtime.record import World
 from prunella.runtime.scheduler import Job, Scheduler
 
 _log = structlog.get_logger("prunella.ward")
@@ -93,7 +94,6 @@ class Ward:
             for word in await self.platform.ensure():
                 self._lifecycle(word)
         await self.engine.restore(row)
-        await self.engine.look()
         self._probing.start()
         await self._probing.follow(self.engine.status)
         for job in self._polls:

@@ -17,9 +17,10 @@ from prunella.core.model import ActionId, Epoch, Hold, Instant, ServiceId
 from prunella.core.policy import FleetPolicy, Policy
 from prunella.plugins import stores
 from prunella.ports import Store
-from prunella.runtime.engine import Engine, World
+from prunella.runtime.engine import Engine
 from prunella.runtime.fleet import Fleet
 from prunella.runtime.notices import Bus
+from prunella.runtime.record import World
 from prunella.simulate.world import Ailment, Effect, SimService
 from prunella.testing.clock import SimClock
 
