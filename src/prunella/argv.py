@@ -1,4 +1,4 @@
-"""Run one command to its end: an argument list, never a shell. Used by probes and platforms."""
+"""Run one command to its end: an argument list, never a shell. For plugins of every kind."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import NamedTuple
 from prunella.errors import PermanentError, TransientError
 
 _CHUNK_BYTES = 65536
+_LINE_LENGTH = 200  # characters of a line that are kept
 _DRAIN_S = 0.1  # for output still in the pipe when the command has ended
 _REAP_S = 1.0  # for a killed command to be gone
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
@@ -32,6 +33,13 @@ class Completed(NamedTuple):
     timed_out: bool
 
 
+def lines(output: bytes) -> list[str]:
+    """The lines that say something, printable and short, in their order."""
+    raw = output.decode(errors="replace").splitlines()
+    printable = ("".join(c for c in line if c.isprintable()).strip() for line in raw)
+    return [line[:_LINE_LENGTH].rstrip() for line in printable if line]
+
+
 async def run_argv(
     argv: Sequence[str],
     *,
@@ -39,19 +47,21 @@ async def run_argv(
     cwd: str | None = None,
     env: Mapping[str, str] | None = None,
     output_cap_bytes: int = 65536,
+    output_to: int | None = None,
 ) -> Completed:
     """Run `argv` with nothing on stdin, in a session of its own, and wait for it to end.
 
     On timeout and on cancellation the whole process group is killed and collected; what has
     left the group on purpose (a daemon) is not. A command that has ended is not waited for
     again because a child of its own still holds its output open. `env` is the whole environment,
-    None inherits ours; output beyond `output_cap_bytes` is read and dropped.
+    None inherits ours; output beyond `output_cap_bytes` is read and dropped. With `output_to`, a
+    descriptor, all output goes there and none into the answer.
 
     Raises:
         PermanentError: there is no such command or folder, or it may not be executed.
         TransientError: this machine is short of descriptors, memory or processes.
     """
-    child = _spawn(argv, cwd, env)
+    child = _spawn(argv, cwd, env, output_to)
     run = _Run(child, output_cap_bytes)
     try:
         async with asyncio.timeout(timeout_s):
@@ -72,10 +82,12 @@ async def run_argv(
 class _Child(NamedTuple):
     pid: int
     pidfd: int
-    out: int
+    out: int | None  # where its output is read; None: it goes elsewhere
 
 
-def _spawn(argv: Sequence[str], cwd: str | None, env: Mapping[str, str] | None) -> _Child:
+def _spawn(
+    argv: Sequence[str], cwd: str | None, env: Mapping[str, str] | None, output_to: int | None
+) -> _Child:
     if not argv:
         raise PermanentError("the command is empty")
     try:
@@ -84,7 +96,7 @@ def _spawn(argv: Sequence[str], cwd: str | None, env: Mapping[str, str] | None) 
             cwd=cwd,
             env=env,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=subprocess.PIPE if output_to is None else output_to,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             bufsize=0,
@@ -94,21 +106,21 @@ def _spawn(argv: Sequence[str], cwd: str | None, env: Mapping[str, str] | None) 
     except ValueError as error:
         raise PermanentError(f"command {argv[0]!r} cannot be run: {error}") from error
     process.returncode = 0  # collected below through its pidfd, not by the object
-    assert process.stdout is not None
+    out = None
     try:
-        out = os.dup(process.stdout.fileno())
-        try:
-            pidfd = os.pidfd_open(process.pid)
-        except OSError:
-            os.close(out)
-            raise
+        if process.stdout is not None:
+            out = os.dup(process.stdout.fileno())
+            os.set_blocking(out, False)
+        pidfd = os.pidfd_open(process.pid)
     except OSError as error:
+        if out is not None:
+            os.close(out)
         os.killpg(process.pid, signal.SIGKILL)
         os.waitpid(process.pid, 0)
         raise _explain(error, argv[0], cwd) from error
     finally:
-        process.stdout.close()
-    os.set_blocking(out, False)
+        if process.stdout is not None:
+            process.stdout.close()
     return _Child(process.pid, pidfd, out)
 
 
@@ -130,18 +142,19 @@ class _Run:
         self._loop = asyncio.get_running_loop()
         self._child = child
         self._cap_bytes = cap_bytes
-        self._reading = True
+        self._reading: int | None = child.out
         self._gone = self._loop.create_future()  # collected: the pid may belong to another now
         self._drain: asyncio.TimerHandle | None = None
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self.exit_code: int | None = None
         self.output = bytearray()
-        self._loop.add_reader(child.out, self._on_output)
+        if child.out is not None:
+            self._loop.add_reader(child.out, self._on_output, child.out)
         self._loop.add_reader(child.pidfd, self._on_exit)
 
-    def _on_output(self) -> None:
+    def _on_output(self, out: int) -> None:
         try:
-            chunk = os.read(self._child.out, _CHUNK_BYTES)
+            chunk = os.read(out, _CHUNK_BYTES)
         except (BlockingIOError, InterruptedError):
             return
         if not chunk:
@@ -162,7 +175,7 @@ class _Run:
             self.exit_code = status.si_status if exited else -status.si_status
         os.close(self._child.pidfd)
         self._gone.set_result(None)
-        if self._reading:
+        if self._reading is not None:
             self._drain = self._loop.call_later(_DRAIN_S, self._finish)
         else:
             self._finish()
@@ -184,7 +197,7 @@ class _Run:
     def stop_reading(self) -> None:
         if self._drain is not None:
             self._drain.cancel()
-        if self._reading:
-            self._reading = False
-            self._loop.remove_reader(self._child.out)
-            os.close(self._child.out)
+        if self._reading is not None:
+            self._loop.remove_reader(self._reading)
+            os.close(self._reading)
+            self._reading = None

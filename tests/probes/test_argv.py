@@ -47,6 +47,14 @@ async def test_a_gigabyte_of_output_neither_blocks_nor_is_kept() -> None:
     assert after - before < 20_000  # KiB
 
 
+async def test_output_goes_whole_to_a_descriptor_that_is_given(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as log:
+        argv = ["sh", "-c", "head -c 100000 /dev/zero; echo err >&2"]
+        done = await run_argv(argv, timeout_s=5, output_to=log.fileno())
+    assert done == (0, b"", False)
+    assert (tmp_path / "log").read_bytes() == b"\0" * 100_000 + b"err\n"
+
+
 async def test_the_whole_group_is_killed_at_the_timeout_and_collected(
     tmp_path: Path, states: States, eventually: Eventually
 ) -> None:
@@ -87,6 +95,7 @@ async def test_leaves_no_descriptor_behind(descriptors: Callable[[], int]) -> No
     for _ in range(20):
         await run_argv(["true"], timeout_s=5)
     await run_argv(["sleep", "9"], timeout_s=0.05)
+    await run_argv(["true"], timeout_s=5, output_to=2)
     with pytest.raises(PermanentError):
         await run_argv(["/no/such/command"], timeout_s=5)
     assert descriptors() == before

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from prunella.argv import Completed, run_argv
+from prunella.argv import Completed, lines, run_argv
 from prunella.core.model import (
     Action,
     ActionKind,
@@ -27,7 +27,6 @@ from prunella.spec import Duration, Spec
 MAIN = InstanceId("main")
 
 _CAPABILITIES = {ActionKind.RESTART: Scope.INSTANCE}
-_LINE_LENGTH = 200  # characters of a command's output that are kept
 _NOT_RUN = (126, 127)  # a shell's words for: may not be executed, not found
 
 Argv = Annotated[tuple[str, ...], Field(min_length=1)]
@@ -128,7 +127,7 @@ class CommandPlatform:
             raise PermanentError(f"{self._spec.observe[0]}: exit code {done.exit_code}")
         if done.exit_code is None or done.exit_code < 0:
             raise TransientError(f"{self._spec.observe[0]} was killed by a signal")
-        line = next(iter(_lines(done.output)), "")
+        line = next(iter(lines(done.output)), "")
         if done.exit_code != 0:
             detail = f"exit code {done.exit_code}" + (f": {line}" if line else "")
             return Instance(MAIN, InstanceState.EXITED, self._identity, detail)
@@ -139,7 +138,7 @@ class CommandPlatform:
         done = await self._run(argv)
         if done.exit_code != 0:
             how = "unknown end" if done.exit_code is None else f"exit code {done.exit_code}"
-            last = (_lines(done.output) or [""])[-1]
+            last = (lines(done.output) or [""])[-1]
             raise TransientError(f"{argv[0]}: {how}" + (f": {last}" if last else ""))
 
     async def _run(self, argv: Sequence[str]) -> Completed:
@@ -159,13 +158,6 @@ def _fill(part: str, words: dict[str, str]) -> str:
     for placeholder, word in words.items():
         part = part.replace(placeholder, word)
     return part
-
-
-def _lines(output: bytes) -> list[str]:
-    """The lines that say something, printable and short, in their order."""
-    raw = output.decode(errors="replace").splitlines()
-    printable = ("".join(c for c in line if c.isprintable()).strip() for line in raw)
-    return [line[:_LINE_LENGTH].rstrip() for line in printable if line]
 
 
 PLUGIN = PlatformPlugin("command", CommandSpec, CommandPlatform)
