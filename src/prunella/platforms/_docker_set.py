@@ -138,8 +138,9 @@ class ContainerSet:
             TransientError: the Engine cannot be reached.
             PermanentError: there is no such container, or we may not ask.
         """
-        self._told = self._status(await self._look())
-        return self._told
+        now = self._status(await self._look())
+        self._take_in(now)
+        return now
 
     async def execute(self, action: Action, /, *, epoch: Epoch) -> None:  # noqa: ARG002 - no fence
         """Carry out one action on one container, or scale the service.
@@ -253,10 +254,12 @@ class ContainerSet:
         """Something is new about our containers: say what, unless it is our own doing."""
         if self._told is None or self._acting or self._roster is None:
             return
-        before = {one.id: one for one in self._told.instances}
         now = self._known(self._roster)
-        if now is None:
-            return
+        if now is not None:
+            self._take_in(now)
+
+    def _take_in(self, now: Status) -> None:
+        before = {one.id: one for one in (self._told or now).instances}
         self._told = now
         for one in now.instances:
             kind = _what_happened(before.pop(one.id, None), one)
