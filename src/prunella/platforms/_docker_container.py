@@ -135,6 +135,16 @@ class Container(_Answer):
         return tuple(port for port in taken if port not in ("", "0"))
 
     @property
+    def stands_alone(self) -> str:
+        """Why there can be no second one like it; empty when there can."""
+        if self.fixed_ports:
+            ports = ", ".join(self.fixed_ports)
+            return f"it takes the host's port {ports}, which a second container cannot have"
+        if self.host_config.network_mode.startswith(("host", "container:")):
+            return "it shares a network with others, where its ports are taken already"
+        return ""
+
+    @property
     def restarts_itself(self) -> bool:
         return self.host_config.restart_policy.name in ("always", "unless-stopped", "on-failure")
 

@@ -19,6 +19,7 @@ from prunella.core.model import Instant
 from prunella.errors import PermanentError, PrunellaError, TransientError
 from prunella.platforms._docker_api import Address, DockerApi, MissingError
 from prunella.platforms._docker_container import (
+    ASIDE,
     Container,
     Culprit,
     Ending,
@@ -52,6 +53,11 @@ class Row(NamedTuple):
     id: str
     name: str
     labels: Mapping[str, str]
+
+    @property
+    def base_name(self) -> str:
+        """Its name, or that which it had until another one was to take its place."""
+        return self.name.removesuffix(ASIDE)
 
     @property
     def keys(self) -> tuple[Key, ...]:

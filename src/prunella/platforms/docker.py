@@ -53,20 +53,15 @@ class _Container:
         return (f"label {ORIGIN_LABEL}", self._wanted)
 
     def places(self, roster: Roster) -> list[Place]:
-        numbers = {_base_name(self._first(roster)): 1}
+        numbers = {self._first(roster).base_name: 1}
         for row in self._ours(roster):
             if (number := row.labels.get(REPLICA_LABEL, "")).isdigit():
-                numbers[_base_name(row)] = int(number)
+                numbers[row.base_name] = int(number)
         places = [_place(roster, name, number) for name, number in numbers.items()]
         return sorted(places, key=lambda place: place.number)
 
     def unscalable(self, first: Container) -> str:
-        if first.fixed_ports:
-            ports = ", ".join(first.fixed_ports)
-            return f"it takes the host's port {ports}, which a second container cannot have"
-        if first.host_config.network_mode.startswith(("host", "container:")):
-            return "it shares a network with others, where its ports are taken already"
-        return ""
+        return first.stands_alone
 
     def next_one(self, first: Container, number: int) -> tuple[str, Mapping[str, str]]:
         name = f"{first.plain_name.removesuffix(ASIDE)}-prunella-{number}"
@@ -94,10 +89,6 @@ class _Container:
             for row in rows
             if row.labels.get(SERVICE_LABEL) == service and not row.name.endswith(COMING)
         ]
-
-
-def _base_name(row: Row) -> str:
-    return row.name.removesuffix(ASIDE)
 
 
 def _place(roster: Roster, name: str, number: int) -> Place:
