@@ -160,6 +160,11 @@ class DockerApi:
         finally:
             await lines.aclose()
 
+    def renew(self) -> None:
+        """Ask again which version it speaks: an Engine that was restarted may be another one."""
+        if self._client is not None:
+            self._client.api_version = "auto"
+
     async def close(self) -> None:
         client, self._client = self._client, None
         if client is not None:

@@ -1,9 +1,7 @@
-"""All containers of one Engine as they are known now: one stream of events, one list, one cache.
+"""All containers of one Engine as they are known now: one list, one cache, kept by its feed.
 
-Every service on the same Engine and event loop shares one roster, so that a thousand of them cost
-one connection, and nothing while nothing happens. What an event says is not believed: it makes a
-container worth another look. After a lost stream the list is taken anew, and events that were
-missed are fetched from the Engine's own short memory.
+What an event says is not believed: it makes a container worth another look. After a lost stream
+the list is compared, and events that were missed are fetched from the Engine's own short memory.
 """
 
 from __future__ import annotations
@@ -11,13 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from datetime import datetime
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
-from prunella.core.model import Instant
-from prunella.errors import PermanentError, PrunellaError, TransientError
-from prunella.platforms._docker_api import Address, DockerApi, MissingError
+from prunella.errors import PermanentError, TransientError
+from prunella.platforms._docker_api import Address, MissingError
 from prunella.platforms._docker_container import (
     ASIDE,
     Container,
@@ -27,23 +23,11 @@ from prunella.platforms._docker_container import (
     judge,
     read_container,
 )
+from prunella.platforms._docker_feed import Feed, Key, Listener
 from prunella.ports import Clock
 
-Key = tuple[str, str]  # ("name", its name), ("id", its id) or ("label NAME", its value)
-Listener = Callable[[], None]
-
-_FIRST_PAUSE_S = 0.05
-_LONGEST_PAUSE_S = 1.0
-_BEAT_S = 5.0  # between two questions whether the Engine still answers
 _MEMORY_COUNT = 256  # events that an Engine remembers
 _LOOKS_AT_ONCE = 8
-_FILTERS = {
-    "type": ["container"],
-    "event": [
-        *("create", "start", "kill", "stop", "die", "oom", "pause", "unpause"),
-        *("rename", "update", "health_status", "destroy"),
-    ],
-}
 _ALIVE = ("running", "restarting", "paused")
 
 
@@ -61,7 +45,7 @@ class Row(NamedTuple):
 
     @property
     def keys(self) -> tuple[Key, ...]:
-        """What it can be found by."""
+        """What it can be found by: ("name", it), ("id", it), and ("label NAME", its value)."""
         labels = ((f"label {name}", value) for name, value in self.labels.items())
         return (("name", self.name), ("id", self.id), *labels)
 
@@ -78,16 +62,19 @@ class _Event(NamedTuple):
         return self[:3]
 
 
-class Roster:
-    """What is known of the containers of one Engine; made by `roster_at`, left with `leave`."""
+class Roster(Feed):
+    """What is known of the containers of one Engine."""
+
+    filters: ClassVar[Mapping[str, list[str]]] = {
+        "type": ["container"],
+        "event": [
+            *("create", "start", "kill", "stop", "die", "oom", "pause", "unpause"),
+            *("rename", "update", "health_status", "destroy"),
+        ],
+    }
 
     def __init__(self, address: Address, clock: Clock) -> None:
-        self.api = DockerApi(address)
-        self._clock = clock
-        self._task: asyncio.Task[None] | None = None
-        self._is_up = False
-        self._settled = asyncio.Event()  # the present try to connect has succeeded or failed
-        self._trouble: PrunellaError | None = None
+        super().__init__(address, clock)
         self._rows: dict[str, Row] = {}
         self._index: defaultdict[Key, set[str]] = defaultdict(set)
         self._known: dict[str, Container] = {}
@@ -95,30 +82,8 @@ class Roster:
         self._trails: defaultdict[str, Trail] = defaultdict(Trail)
         self._culprits: dict[str, tuple[str, Culprit]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._listeners: defaultdict[Key, list[Listener]] = defaultdict(list)
-        self._looks: set[asyncio.Task[None]] = set()
         self._room = asyncio.Semaphore(_LOOKS_AT_ONCE)
         self._last: tuple[int, str, str] | None = None
-        self.users = 0
-
-    async def ready(self) -> None:
-        """Wait until what is known is up to date.
-
-        Raises:
-            TransientError, PermanentError: the Engine cannot be reached, and why.
-        """
-        if self._task is None:
-            self._task = asyncio.create_task(self._attend())
-        if not self._settled.is_set():
-            waits = [asyncio.create_task(self._settled.wait()), self._task]
-            try:
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                waits[0].cancel()
-        if self._task.done():
-            self._task.result()  # a defect
-        if self._trouble is not None:
-            raise type(self._trouble)(str(self._trouble))
 
     def find(self, kind: str, value: str) -> tuple[Row, ...]:
         """All containers with that name, id or label, without I/O; after `ready`."""
@@ -174,63 +139,16 @@ class Roster:
         """Remember who ends the present run: it is no person's wish."""
         self._culprits[one.id] = (one.identity, culprit)
 
-    def listen(self, keys: Iterable[Key], listener: Listener) -> None:
-        """Have `listener` called whenever anything is new about the containers with these keys."""
-        for key in keys:
-            if listener not in self._listeners[key]:
-                self._listeners[key].append(listener)
+    # What the feed brings ----------------------------------------------------------------------
 
-    def ignore(self, listener: Listener) -> None:
-        for listeners in self._listeners.values():
-            with contextlib.suppress(ValueError):
-                listeners.remove(listener)
+    async def take_stock(self, info: Mapping[str, Any], now: str) -> None:  # noqa: ARG002 - of others
+        """Compare the whole list with what was known, and events that were missed as well."""
+        history = await self._remembered(until=now)
+        self._compare(await self.api.get("containers/json", all=True), history)
 
-    async def close(self) -> None:
-        tasks = [task for task in (self._task, *self._looks) if task is not None]
-        self._task = None
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-        await self.api.close()
-
-    # The connection ----------------------------------------------------------------------------
-
-    async def _attend(self) -> None:
-        pause_s = _FIRST_PAUSE_S
-        while True:
-            began = self._clock.now()
-            trouble = await self._converse()
-            if self._is_up and self._clock.now() - began > _LONGEST_PAUSE_S:
-                pause_s = _FIRST_PAUSE_S
-            if self._is_up:  # whoever asks now waits for the next try
-                self._is_up = False
-                self._settled.clear()
-            else:
-                self._trouble = trouble
-                self._settled.set()
-            await self._clock.sleep_until(Instant(self._clock.now() + pause_s))
-            pause_s = min(_LONGEST_PAUSE_S, pause_s * 2)
-
-    async def _converse(self) -> PrunellaError:
-        """One connection, from its beginning to its end; why it has ended."""
-        try:
-            await self.api.close()  # an Engine that was restarted may speak another version
-            now = _system_time(await self.api.get("info"))
-            async with contextlib.aclosing(
-                self.api.stream("events", since=now, filters=_FILTERS)
-            ) as stream:
-                await anext(stream)
-                history = await self._remembered(until=now)
-                self._take_stock(await self.api.get("containers/json", all=True), history)
-                self._trouble, self._is_up = None, True
-                self._settled.set()
-                await self._follow_all(stream)
-        except (TransientError, PermanentError) as error:
-            return error
-        except StopAsyncIteration:
-            pass
-        return TransientError(f"{self.api.address.host} has ended the stream of events")
+    def follow(self, event: Mapping[str, Any]) -> None:
+        if (read := _read_event(event)) is not None:
+            self._follow(read)
 
     async def _remembered(self, until: str) -> list[dict[str, Any]]:
         try:
@@ -244,27 +162,7 @@ class Roster:
                 f"{self.api.address.host} does not end the list of past events"
             ) from None
 
-    async def _follow_all(self, stream: AsyncIterator[dict[str, Any]]) -> None:
-        trouble: list[PrunellaError] = []
-        try:
-            async with asyncio.TaskGroup() as group:
-                beat = group.create_task(self._beat())
-                async for raw in stream:
-                    if (event := _read_event(raw)) is not None:
-                        self._follow(event)
-                beat.cancel()
-        except* (TransientError, PermanentError) as several:
-            trouble.extend(one for one in several.exceptions if isinstance(one, PrunellaError))
-        for one in trouble:
-            raise one
-
-    async def _beat(self) -> None:
-        """Notice an Engine that has stopped answering while nothing happens."""
-        while True:
-            await self._clock.sleep_until(Instant(self._clock.now() + _BEAT_S))
-            await self.api.get("_ping")
-
-    def _take_stock(self, listed: Any, history: Sequence[dict[str, Any]]) -> None:
+    def _compare(self, listed: Any, history: Sequence[dict[str, Any]]) -> None:
         found = {row.id: (row, state) for row, state in _read_list(listed)}
         events = [event for raw in history if (event := _read_event(raw)) is not None]
         marks = [event.mark for event in events]
@@ -332,11 +230,8 @@ class Roster:
 
     def _announce(self, keys: set[Key], container: str) -> None:
         """Tell all who listen to one of these keys, after a look at the container, if any."""
-        listeners = {listener for key in keys for listener in self._listeners.get(key, ())}
-        if listeners:
-            look = asyncio.create_task(self._look_then_tell(container, listeners))
-            self._looks.add(look)
-            look.add_done_callback(self._looked)
+        if listeners := self.listeners(keys):
+            self.begin(self._look_then_tell(container, listeners))
 
     async def _look_then_tell(self, container: str, listeners: set[Listener]) -> None:
         if container:
@@ -346,39 +241,6 @@ class Roster:
                     await self.look(container)
         for listener in listeners:
             listener()
-
-    def _looked(self, look: asyncio.Task[None]) -> None:
-        self._looks.discard(look)
-        if not look.cancelled():
-            look.result()
-
-
-_rosters: dict[tuple[asyncio.AbstractEventLoop, Address], Roster] = {}
-
-
-def roster_at(address: Address, clock: Clock) -> Roster:
-    """The one roster of that Engine on this event loop; to be left with `leave`."""
-    key = (asyncio.get_running_loop(), address)
-    roster = _rosters.setdefault(key, Roster(address, clock))
-    roster.users += 1
-    return roster
-
-
-async def leave(roster: Roster, listener: Listener) -> None:
-    """End the use of a roster; the last one closes the connection."""
-    roster.ignore(listener)
-    roster.users -= 1
-    if roster.users == 0:
-        del _rosters[asyncio.get_running_loop(), roster.api.address]
-        await roster.close()
-
-
-def _system_time(info: Any) -> str:
-    """The Engine's own time, as its list of events wants to be asked: seconds and fractions."""
-    try:
-        return f"{datetime.fromisoformat(info['SystemTime']).timestamp():.6f}"
-    except (KeyError, TypeError, ValueError) as error:
-        raise TransientError("what answers tells no time: is it a Docker Engine?") from error
 
 
 def _read_list(listed: Any) -> Iterable[tuple[Row, str]]:

@@ -16,9 +16,6 @@ from prunella.core.model import (
     Action,
     ActionKind,
     Epoch,
-    Fact,
-    FactKind,
-    Instance,
     InstanceId,
     InstanceState,
     Instant,
@@ -37,6 +34,8 @@ from prunella.platforms._docker_container import (
     Ending,
     instance_of,
 )
+from prunella.platforms._docker_facts import Teller
+from prunella.platforms._docker_feed import Key, feed_at, leave
 from prunella.platforms._docker_replace import (
     create,
     exchange,
@@ -46,7 +45,7 @@ from prunella.platforms._docker_replace import (
     start,
     stop,
 )
-from prunella.platforms._docker_roster import Key, Roster, Row, leave, roster_at
+from prunella.platforms._docker_roster import Roster, Row
 from prunella.plugins import PlatformContext
 from prunella.ports import Remark
 
@@ -116,7 +115,7 @@ class ContainerSet:
         self._machine = "" if address.is_local else urlsplit(address.host).hostname or ""
         self._context = context
         self._roster: Roster | None = None
-        self._told: Status | None = None  # what was answered last, and facts are told against
+        self._teller = Teller(context)
         self._acting = False
         self._first: Container | None = None
 
@@ -139,7 +138,7 @@ class ContainerSet:
             PermanentError: there is no such container, or we may not ask.
         """
         now = self._status(await self._look())
-        self._take_in(now)
+        self._teller.take_in(now)
         return now
 
     async def execute(self, action: Action, /, *, epoch: Epoch) -> None:  # noqa: ARG002 - no fence
@@ -166,7 +165,8 @@ class ContainerSet:
                     await self._scale(roster, action)
         finally:
             self._acting = False
-            self._catch_up()
+            if (now := self._known(roster)) is not None:
+                self._teller.catch_up(now)
 
     async def complete(self, action: Action, /, *, epoch: Epoch) -> None:  # noqa: ARG002 - as above
         """Remove the containers that were kept as the way back."""
@@ -181,7 +181,7 @@ class ContainerSet:
         except PrunellaError as error:
             return (Remark(str(error), fault=True),)
         finally:
-            if self._told is None:
+            if self._teller.told is None:
                 await self.close()
         remarks: list[Remark] = []
         first = found[0].container
@@ -210,7 +210,7 @@ class ContainerSet:
 
     async def _ready(self) -> Roster:
         if self._roster is None:
-            self._roster = roster_at(self._address, self._context.clock)
+            self._roster = feed_at(Roster, self._address, self._context.clock)
             self._roster.listen(self._crew.keys, self._on_news)
         await self._roster.ready()
         return self._roster
@@ -248,35 +248,12 @@ class ContainerSet:
             raise PermanentError(f"{self._context.service} has no instance {action.instance}")
         return chosen
 
-    # Facts -------------------------------------------------------------------------------------
-
     def _on_news(self) -> None:
         """Something is new about our containers: say what, unless it is our own doing."""
-        if self._told is None or self._acting or self._roster is None:
-            return
-        now = self._known(self._roster)
-        if now is not None:
-            self._take_in(now)
-
-    def _take_in(self, now: Status) -> None:
-        before = {one.id: one for one in (self._told or now).instances}
-        self._told = now
-        for one in now.instances:
-            kind = _what_happened(before.pop(one.id, None), one)
-            if kind is not None:
-                self._tell(kind, one.id, one.detail)
-        for gone in before:
-            self._tell(FactKind.CHANGED, gone, "it was removed")
-
-    def _catch_up(self) -> None:
-        """After an action: what it brought about is no news. An exit since is."""
-        if self._roster is None or (now := self._known(self._roster)) is None:
-            return
-        before = {} if self._told is None else {one.id: one for one in self._told.instances}
-        self._told = now
-        for one in now.instances:
-            if _what_happened(before.get(one.id), one) is FactKind.EXITED:
-                self._tell(FactKind.EXITED, one.id, one.detail)
+        if self._teller.told is not None and not self._acting and self._roster is not None:
+            now = self._known(self._roster)
+            if now is not None:
+                self._teller.take_in(now)
 
     def _known(self, roster: Roster) -> Status | None:
         """The status as far as it was looked at; None: some of it was not, and will be told."""
@@ -291,9 +268,6 @@ class ContainerSet:
                 return None
             found.append(_Found(place, one, self._judge(roster, place, one)))
         return self._status(found)
-
-    def _tell(self, kind: FactKind, instance: InstanceId, detail: str) -> None:
-        self._context.on_fact(Fact(kind, instance, self._context.clock.now(), detail))
 
     # Actions -----------------------------------------------------------------------------------
 
@@ -376,7 +350,7 @@ class ContainerSet:
 
     def _respect(self, roster: Roster, place: Place, one: Container) -> None:
         """Somebody's wish that has come since the decision wins over it."""
-        told = () if self._told is None else self._told.instances
+        told = () if self._teller.told is None else self._teller.told.instances
         known = next((i.state for i in told if i.id == place.instance), InstanceState.STOPPED)
         now = self._judge(roster, place, one).state
         if now is InstanceState.STOPPED and known is not InstanceState.STOPPED:
@@ -427,15 +401,3 @@ class ContainerSet:
             await stop(roster.api, one)
             await remove(roster.api, one.id, volumes=True)
             roster.forget(one.id)
-
-
-def _what_happened(before: Instance | None, now: Instance) -> FactKind | None:
-    """None: nothing that anybody needs to know."""
-    same_run = before is not None and before.identity == now.identity
-    if before is not None and same_run and before.state is now.state:
-        return FactKind.VERDICT if before.verdict is not now.verdict else None
-    if now.state is InstanceState.EXITED:
-        return FactKind.EXITED
-    if before is None or before.revision != now.revision or now.state is InstanceState.STOPPED:
-        return FactKind.CHANGED
-    return FactKind.STARTED

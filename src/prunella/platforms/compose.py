@@ -19,7 +19,8 @@ from prunella.platforms._docker_container import (
     SERVICE_LABEL,
     Container,
 )
-from prunella.platforms._docker_roster import Key, Roster, Row
+from prunella.platforms._docker_feed import Key
+from prunella.platforms._docker_roster import Roster, Row
 from prunella.platforms._docker_set import ContainerSet, Place
 from prunella.platforms._docker_survey import (
     PROJECT_LABEL,
