@@ -42,9 +42,12 @@ async def daemons(bed: Bed) -> AsyncIterator[Daemons]:
     """Start another Prunella on the test's state folder, under `wrapper` if there is one."""
     started = list[Daemon]()
 
-    async def start(*code: str, wrapper: tuple[str, ...] = (), **fields: object) -> Daemon:
+    async def start(
+        *code: str, wrapper: tuple[str, ...] = (), scaled_to: tuple[str, ...] = (), **fields: object
+    ) -> Daemon:
         spec = {"command": [sys.executable, "-c", "\n".join(code)], **fields}
-        argv = [sys.executable, str(HERE / "daemon_child.py"), str(bed.folder), json.dumps(spec)]
+        script = str(HERE / "daemon_child.py")
+        argv = [sys.executable, script, str(bed.folder), json.dumps(spec), *scaled_to]
         started.append(
             await asyncio.create_subprocess_exec(
                 *wrapper, *argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
@@ -69,9 +72,9 @@ def kill_and_collect(pid: int) -> None:
     os.waitpid(pid, 0)
 
 
-def runs_of(bed: Bed) -> list[str]:
-    """Every living leader that carries the mark of this folder's first replica."""
-    mark = f"PRUNELLA_INSTANCE={(bed.folder / 'instance-id').read_text()}:0"
+def runs_of(bed: Bed, number: int = 0) -> list[str]:
+    """Every living leader that carries the mark of this folder's replica of that number."""
+    mark = f"PRUNELLA_INSTANCE={(bed.folder / 'instance-id').read_text()}:{number}"
     search = marked_processes(mark, "PRUNELLA_RUN", SystemClock().boot)
     return [str(one.identity) for one in search.marked if one.leads]
 
@@ -149,6 +152,42 @@ async def test_a_child_started_right_before_the_kill_is_found_without_its_record
     identity = (await only(platform)).identity
     assert runs_of(bed) == [identity]
     assert identity in (bed.folder / "0.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("call", "nth", "left"),
+    [
+        ("rename", 3, 1),  # of the number 2
+        ("vfork", 2, 2),  # of the second replica
+        ("rename", 4, 2),  # of its record
+        ("rename", 5, 2),  # of the number 1
+        ("kill", 1, 1),  # with SIGTERM
+        ("kill", 2, 1),  # with SIGCONT
+        ("unlink", 1, 1),  # of the second replica's record
+    ],
+)
+async def test_killed_at_any_step_of_a_scaling_prunella_leaves_a_number_and_as_many_replicas(
+    bed: Bed, daemons: Daemons, until: Until, call: str, nth: int, left: int
+) -> None:
+    """It is killed as it enters the call, when scaling up to 2 and then down to 1 again."""
+    assert shutil.which("strace"), "this test needs strace (apt-get install strace)"
+    inject = ("-e", f"trace={call}", "-e", f"inject={call}:signal=SIGKILL:when={nth}")
+    command = [sys.executable, "-c", LOOP, "{port}"]
+    daemon = await daemons(
+        wrapper=("strace", "-o", "/dev/null", *inject), scaled_to=("2", "1"), command=command
+    )
+    assert await asyncio.wait_for(daemon.wait(), 20) != 0
+    heir = bed.build(command=command)
+    await heir.ensure()
+    status = await heir.observe()
+    assert status.desired == left
+    assert [i.state for i in status.instances] == [InstanceState.RUNNING] * left
+    assert len({i.port for i in status.instances} - {0}) == left
+    wanted = [[i.identity] for i in status.instances] + [[]] * (3 - left)
+    await until(lambda: [runs_of(bed, number) for number in range(3)] == wanted)
+    scale = Action(ActionKind.SCALE_UP, ServiceId("web"), replicas=2, before="1")
+    await heir.execute(scale, epoch=Epoch(2))
+    await until(lambda: [len(runs_of(bed, number)) for number in range(3)] == [1, 1, 0])
 
 
 async def test_a_record_that_cannot_be_written_is_told_and_the_child_is_still_found(

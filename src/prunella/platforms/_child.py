@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -245,6 +246,20 @@ def _explain(error: OSError, launch: Launch) -> TransientError | PermanentError:
     if error.errno == errno.ENOENT:
         return PermanentError(f"command not found: {command}")
     return PermanentError(f"command {command} cannot be run: {reason}")
+
+
+def why_not(launch: Launch) -> str:
+    """Why a launch would fail, as far as can be seen without trying it; empty: it may work."""
+    command = launch.argv[0]
+    if not launch.cwd.is_dir():
+        return f"cannot start {command} in folder {launch.cwd}: there is no such folder"
+    target = str(launch.cwd / command) if "/" in command else command
+    search = launch.env.get("PATH", os.defpath)
+    if shutil.which(target, path=search):
+        return ""
+    if shutil.which(target, os.F_OK, search):
+        return f"command {command} cannot be run: it is not executable"
+    return f"command not found: {command}"
 
 
 def _collect(pidfd: int) -> str:

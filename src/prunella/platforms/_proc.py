@@ -134,6 +134,13 @@ def marked_processes(marker: str, run_variable: str, boot: str) -> Search:
     return Search(tuple(sorted(found, key=lambda marked: marked.identity.ticks)), unborn)
 
 
+def variable(pid: int, name: str) -> str:
+    """An environment variable that a process was started with; empty where it has none."""
+    prefix = f"{name}=".encode()
+    found = (part for part in _variables(pid) if part.startswith(prefix))
+    return next(found, prefix)[len(prefix) :].decode(errors="replace")
+
+
 def _worth_a_look() -> Iterator[tuple[int, int]]:
     sessions = {pid: session for pid in _pids() if (session := _session(pid)) > 0}
     led: dict[int, bool] = {}

@@ -1,4 +1,4 @@
-"""What is known of each replica over a restart of Prunella: one small file per replica.
+"""What is known over a restart of Prunella: one small file per replica, one for their number.
 
 A file is replaced in one step, so that it is whole after `kill -9`, and not synced: after a loss
 of power everything it says is of another boot anyway.
@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
 from prunella.errors import TransientError
 from prunella.platforms._proc import Identity
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +25,24 @@ class Record:
     """The newest run of one replica, and whether we ended it ourselves.
 
     ``run`` counts the runs of the replica: a process that carries a higher number in its
-    environment was started later than this was written.
+    environment was started later than this was written. ``port`` is 0 where it has none.
     """
 
     identity: Identity
     run: int
     stopped: bool
+    port: int = 0
+
+
+class Wish(NamedTuple):
+    """How many replicas there should be, after a scaling.
+
+    ``configured`` is how many the configuration asked for then: once it asks for another number,
+    a person has wished for that one since.
+    """
+
+    wanted: int
+    configured: int
 
 
 class Records:
@@ -63,15 +78,8 @@ class Records:
         Raises:
             TransientError: the file is there and cannot be opened.
         """
-        path = self._path(number)
-        try:
-            return _decode(json.loads(path.read_bytes()))
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise TransientError(f"cannot read {path}: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError):
-            return None  # cut off by a loss of power: children are found by their marker instead
+        # Where it is cut off by a loss of power, children are found by their marker instead.
+        return _read(self._path(number), _decode)
 
     def write(self, number: int, record: Record) -> str:
         """Replace the record; returns why that failed, empty when it did not.
@@ -82,6 +90,7 @@ class Records:
             "state": "stopped" if record.stopped else "running",
             "identity": str(record.identity),
             "run": record.run,
+            "port": record.port,
         }
         try:
             _replace(self._path(number), json.dumps(body))
@@ -100,8 +109,42 @@ class Records:
         except OSError as error:
             raise TransientError(f"cannot remove {self._path(number)}: {error.strerror}") from error
 
+    def wish(self) -> Wish | None:
+        """The number that was wanted last; None where the service has never been scaled.
+
+        Raises:
+            TransientError: the file is there and cannot be opened.
+        """
+        return _read(self._wish, lambda body: Wish(int(body["wanted"]), int(body["configured"])))
+
+    def want(self, wish: Wish) -> None:
+        """Remember how many there should be, before anything is done about it.
+
+        Raises:
+            TransientError: it cannot be written, and stays as it was.
+        """
+        try:
+            _replace(self._wish, json.dumps(wish._asdict()))
+        except OSError as error:
+            raise TransientError(f"cannot write {self._wish}: {error.strerror}") from error
+
+    @property
+    def _wish(self) -> Path:
+        return self._folder / "replicas.json"
+
     def _path(self, number: int) -> Path:
         return self._folder / f"{number}.json"
+
+
+def _read(path: Path, decode: Callable[[dict[str, Any]], T]) -> T | None:
+    try:
+        return decode(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise TransientError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _decode(body: dict[str, Any]) -> Record:
@@ -109,6 +152,7 @@ def _decode(body: dict[str, Any]) -> Record:
         identity=Identity.parse(body["identity"]),
         run=int(body["run"]),
         stopped=body["state"] == "stopped",
+        port=int(body.get("port", 0)),
     )
 
 

@@ -12,12 +12,22 @@ from prunella.core.model import Fact, FactKind, Instance, InstanceId, InstanceSt
 from prunella.errors import PrunellaError, TransientError
 from prunella.platforms._child import Child, Launch, end_survivors
 from prunella.platforms._logs import log_size_bytes, rotate
-from prunella.platforms._proc import Identity, Marked, Search, marked_processes, session_members
+from prunella.platforms._ports import Ports, give_back, keep
+from prunella.platforms._proc import (
+    Identity,
+    Marked,
+    Search,
+    marked_processes,
+    session_members,
+    variable,
+)
 from prunella.platforms._records import Record, Records
 from prunella.ports import Clock, FactListener
 
 RUN_VARIABLE = "PRUNELLA_RUN"
+PORT_VARIABLE = "PRUNELLA_PORT"
 
+_ADDRESS = "127.0.0.1"
 _UNBORN_S = 0.01  # an exec takes far less, on a disk that answers
 _UNBORN_LOOKS = 50
 
@@ -27,11 +37,12 @@ class Terms:
     """How every replica of one service is run.
 
     Attributes:
-        launch: what to start, for a replica's number and the number of its run.
+        launch: what to start, for a replica's number, the number of its run, and its port.
         marker: ``NAME=value`` in the environment of a replica's children and of nothing else.
+        ports: those that a replica may have; None: they have none.
     """
 
-    launch: Callable[[int, int], Launch]
+    launch: Callable[[int, int, int], Launch]
     marker: Callable[[int], str]
     log: Callable[[int], Path]
     stop_signal: signal.Signals
@@ -39,6 +50,7 @@ class Terms:
     log_size_bytes: int
     log_keep: int
     records: Records
+    ports: Ports | None
     clock: Clock
     on_fact: FactListener
 
@@ -55,6 +67,7 @@ class Replica:
         self._identity: Identity | None = None
         self._survivors: tuple[Identity, ...] = ()
         self._run = 0
+        self._port = 0
         self._state: InstanceState | None = None  # not looked at yet
         self._detail = ""
         self._ending = False
@@ -69,7 +82,15 @@ class Replica:
             raise TransientError(f"replica {self.id} has not been looked at yet")
         identity = "" if self._identity is None else str(self._identity)
         pids = (self._child.identity.pid,) if self._child is not None else ()
-        return Instance(self.id, self._state, identity, self._detail, pids)
+        return Instance(
+            self.id,
+            self._state,
+            identity,
+            self._detail,
+            pids,
+            address=_ADDRESS,
+            port=self._port,
+        )
 
     async def ensure(self) -> str:
         """Adopt the living run, or start one unless the last one died by itself in this boot.
@@ -84,6 +105,18 @@ class Replica:
             if self._child is not None or self._state is InstanceState.EXITED:
                 return ""
             return await self._adopt() or await self._take_up()
+
+    async def begin(self) -> None:
+        """Bring up a replica that is wanted from now on; a run that lives already is adopted.
+
+        Raises:
+            PermanentError: the command cannot be executed.
+            TransientError: it cannot be started now.
+        """
+        async with self._lock:
+            if not await self._adopt():
+                await self._end()
+                await self._start()
 
     async def restart(self, identity: str) -> None:
         """Replace the run with that identity, or whatever is there if it is empty.
@@ -119,12 +152,11 @@ class Replica:
             TransientError: it is there in spite of SIGKILL, or cannot be forgotten.
         """
         async with self._lock:
-            try:
+            if self._state is None:
                 await self._adopt()
-                await self._end()
-                self._terms.records.forget(self._number)
-            finally:
-                self.release()
+            await self._end()
+            self._terms.records.forget(self._number)
+            self.release()
         return f"stopped {self.id}, which is one too many"
 
     def release(self) -> None:
@@ -133,6 +165,7 @@ class Replica:
             self._child.release()
             self._child = None
         self._state = None
+        give_back(self._port)
 
     async def bound_log(self) -> None:
         """Rotate the log if it has grown too large; trouble with it is told in the detail."""
@@ -149,6 +182,7 @@ class Replica:
         record = self._terms.records.read(self._number)
         if record is not None:
             self._identity, self._run = record.identity, record.run
+            self._hold(record.port)
             if record.identity.boot == boot and self._watch(record.identity):
                 return f"adopted {self.id} (pid {record.identity.pid})"
         # Started right before Prunella was killed, so that nothing was written: it knows itself.
@@ -156,10 +190,19 @@ class Replica:
         for newer in (one for one in marked if one.leads and one.run > self._run):
             if self._watch(newer.identity):
                 self._run = newer.run
+                self._hold(self._port_of(newer.identity))
                 self._detail = self._record(stopped=False)
                 return f"adopted {self.id} (pid {newer.identity.pid}), which was not recorded"
         self._survivors = self._left_behind(marked)
         return ""
+
+    def _hold(self, port: int) -> None:
+        self._port = port
+        keep(port)
+
+    def _port_of(self, identity: Identity) -> int:
+        given = variable(identity.pid, PORT_VARIABLE)
+        return int(given) if self._terms.ports is not None and given.isdigit() else 0
 
     async def _find_marked(self) -> tuple[Marked, ...]:
         clock = self._terms.clock
@@ -213,11 +256,12 @@ class Replica:
 
     async def _start(self) -> None:
         await self.bound_log()
-        run = self._run + 1
+        run, terms = self._run + 1, self._terms
         try:
-            child = Child.spawn(
-                self._terms.launch(self._number, run), self._terms.clock.boot, self._on_exit
-            )
+            if terms.ports is not None:
+                self._port = terms.ports.take(self._port, terms.marker(self._number))
+            launch = terms.launch(self._number, run, self._port)
+            child = Child.spawn(launch, terms.clock.boot, self._on_exit)
         except PrunellaError as error:
             self._state, self._detail = InstanceState.EXITED, str(error)
             raise
@@ -239,7 +283,7 @@ class Replica:
     def _record(self, *, stopped: bool) -> str:
         if self._identity is None:
             return ""
-        record = Record(self._identity, self._run, stopped)
+        record = Record(self._identity, self._run, stopped, self._port)
         return self._terms.records.write(self._number, record)
 
     def _on_exit(self, child: Child) -> None:
