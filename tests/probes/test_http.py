@@ -48,6 +48,51 @@ async def test_the_status_decides(
 
 
 @pytest.mark.parametrize(
+    ("body", "cause", "load", "detail"),
+    [
+        (b"inflight 25\nerrors 99", None, 0.5, ""),
+        (b"inflight 50", None, 1.0, ""),
+        (b"threads 3\ninflight 75", Cause.SATURATED, 1.5, "75, limit 50"),
+        (b"inflight ?", Cause.ERROR, None, "'?' is not a number"),
+        (b"well", Cause.ERROR, None, r"200 OK, but no 'inflight (\\S+)' in the body"),
+    ],
+)
+@pytest.mark.parametrize("reuse", [False, True])
+async def test_a_number_in_the_body_that_is_above_its_limit_is_saturated(
+    build: Build,
+    serve: Serve,
+    body: bytes,
+    cause: Cause | None,
+    load: float | None,
+    detail: str,
+    reuse: bool,  # noqa: FBT001 - a case of the table
+) -> None:
+    server = await serve(toxic.reply(OK, body))
+    number = {"pattern": r"inflight (\S+)", "above": 50}
+    observation = await build("http", url=server.url, number=number, reuse=reuse).check()
+    assert (observation.cause, observation.load, observation.detail) == (cause, load, detail)
+
+
+async def test_a_wrong_status_is_told_before_any_number(build: Build, serve: Serve) -> None:
+    server = await serve(toxic.reply(b"HTTP/1.1 503 Busy\r\n", b"99"))
+    probe = build("http", url=server.url, number={"pattern": r"(\d+)", "above": 50})
+    assert says(await probe.check())[1:] == (
+        Cause.ERROR,
+        "503 Service Unavailable, expected 200-399",
+    )
+
+
+async def test_a_number_and_a_pattern_are_both_asked_of_the_body(
+    build: Build, serve: Serve
+) -> None:
+    server = await serve(toxic.reply(OK, b"load 9 ok"))
+    keys = {"number": {"pattern": r"load (\d)", "above": 5}, "expect": {"body": "ok"}}
+    assert (await build("http", url=server.url, **keys).check()).cause is Cause.SATURATED
+    keys["expect"] = {"body": "fine"}
+    assert (await build("http", url=server.url, **keys).check()).cause is Cause.ERROR
+
+
+@pytest.mark.parametrize(
     ("body", "verdict"), [(b"all is well", Verdict.PASS), (b"all is lost", Verdict.FAIL)]
 )
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])

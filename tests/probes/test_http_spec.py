@@ -7,6 +7,8 @@ from pydantic import ValidationError
 
 from prunella.probes.http import HttpSpec, parse_codes
 
+LOADED = {"url": "http://web/", "number": {"pattern": r"inflight (\d+)", "above": 50}}
+
 
 @pytest.mark.parametrize(
     ("keys", "message"),
@@ -31,6 +33,14 @@ from prunella.probes.http import HttpSpec, parse_codes
         ({"url": "http://web/", "expect": {"status": "300-200"}}, "is empty"),
         ({"url": "http://web/", "expect": {"status": True}}, "expected status codes"),
         ({"url": "http://web/", "method": "HEAD", "expect": {"body": "x"}}, "has no body"),
+        ({**LOADED, "method": "HEAD"}, "has no body"),
+        (
+            {"url": "http://web/", "number": {"pattern": "(", "above": 1}},
+            "not a regular expression",
+        ),
+        ({"url": "http://web/", "number": {"pattern": "a", "above": 1}}, "must be in brackets"),
+        ({"url": "http://web/", "number": {"pattern": "(a)", "above": 0}}, "greater than 0"),
+        ({"url": "http://web/", "number": {"above": 1}}, "Field required"),
     ],
 )
 def test_refuses_what_cannot_be_asked_and_says_why(keys: dict[str, Any], message: str) -> None:

@@ -105,6 +105,21 @@ async def test_cpu_is_judged_over_the_time_since_the_last_check(
     observation = await probe.check()
     assert observation.cause is Cause.SATURATED
     assert "of a core, limit 0.05" in observation.detail
+    assert observation.load is not None
+    assert observation.load > 1.0
+
+
+async def test_the_load_is_that_of_the_resource_that_is_nearest_to_its_limit(build: Build) -> None:
+    me = (os.getpid(),)
+    assert (await build("process", pids=me).check()).load is None
+    memory = await build("process", pids=me, memory="100GiB").check()
+    assert memory.verdict is Verdict.PASS
+    assert memory.load is not None
+    assert 0.0 < memory.load < 0.1
+    both = await build("process", pids=me, memory="100GiB", descriptors=1).check()
+    assert both.load is not None
+    assert both.load > 1.0
+    assert both.load == int(both.load), "descriptors are counted"
 
 
 async def test_an_idle_process_is_not_saturated(

@@ -78,14 +78,16 @@ def sanitise(text: str) -> str:
     )
 
 
-def observe(clock: Clock, started: Instant, trouble: Trouble | None) -> Observation:
+def observe(
+    clock: Clock, started: Instant, trouble: Trouble | None, load: float | None = None
+) -> Observation:
     """The observation of a check that began at `started` and ends now."""
     at = clock.now()
     if trouble is None:
-        return Observation(_PASS, at, at - started)
+        return Observation(_PASS, at, at - started, None, "", load)
     cause, detail = trouble
     verdict = Verdict.INCONCLUSIVE if cause is None else Verdict.FAIL
-    return Observation(verdict, at, at - started, cause, sanitise(detail))
+    return Observation(verdict, at, at - started, cause, sanitise(detail), load)
 
 
 def explain(error: OSError, *, answered: bool) -> Trouble:

@@ -1,4 +1,7 @@
-"""The http probe: one request, judged by its status and, if asked, by its body."""
+"""The http probe: one request, judged by its status and, if asked, by its body.
+
+A number in the body may say how much the service has to do.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,13 @@ from prunella.errors import PermanentError
 from prunella.plugins import ProbeContext, ProbePlugin
 from prunella.probes._exchange import Exchange, ReadingExchange
 from prunella.probes._names import Names
+from prunella.probes._number import FoundNumber, Reading, weigh
 from prunella.probes._url import Url, build_request, check_headers, parse_url, resolve_location
 from prunella.probes._wire import Tls, Trouble, observe
-from prunella.spec import ProbeSpec, Spec
+from prunella.spec import ProbeSpec, Regex, Spec
 
 _MAX_REDIRECTS = 5
+_WELL = Reading()
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _RANGE = re.compile(r"([1-5]\d\d)(?:-([1-5]\d\d))?")
 
@@ -77,19 +82,10 @@ class HttpExpect(Spec):
     status: Codes = Field(
         default="200-399", description="Good status codes: a code, a range, or several of them."
     )
-    body: str | None = Field(
+    body: Regex | None = Field(
         default=None,
         description="Regular expression that must be found in the first 64 KiB of the body.",
     )
-
-    @field_validator("body")
-    @classmethod
-    def _compiles(cls, value: str | None) -> str | None:
-        try:
-            re.compile(value or "")
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from error
-        return value
 
 
 class HttpTls(Spec):
@@ -120,6 +116,10 @@ class HttpSpec(ProbeSpec):
     )
     body: str | None = Field(default=None, description="Request body, sent as UTF-8.")
     expect: HttpExpect = Field(default_factory=HttpExpect, description="What a good answer is.")
+    number: FoundNumber | None = Field(
+        default=None,
+        description="A number in the first 64 KiB of the body, and its limit.",
+    )
     redirects: bool = Field(
         default=False, description="Follow up to 5 redirects and judge where they lead."
     )
@@ -144,7 +144,8 @@ class HttpSpec(ProbeSpec):
     def _has_a_body_to_judge(self) -> HttpSpec:
         if self.method == "CONNECT":
             raise ValueError("CONNECT cannot be probed")
-        if self.method == "HEAD" and self.expect.body is not None:
+        wanted = self.expect.body if self.number is None else self.number.pattern
+        if self.method == "HEAD" and wanted is not None:
             raise ValueError("an answer to HEAD has no body to expect anything of")
         return self
 
@@ -170,6 +171,7 @@ class HttpProbe:
         "_home",
         "_hops",
         "_last",
+        "_number",
         "_pattern",
         "_spec",
         "_target",
@@ -183,7 +185,10 @@ class HttpProbe:
         self._timeout_s = spec.timeout
         self._codes = parse_codes(spec.expect.status)
         self._pattern = None if spec.expect.body is None else re.compile(spec.expect.body)
-        self._with_body = self._codes if self._pattern is not None else frozenset[int]()
+        number = spec.number
+        self._number = None if number is None else (re.compile(number.pattern), number)
+        reads = self._pattern is not None or self._number is not None
+        self._with_body = self._codes if reads else frozenset[int]()
         self._context: ssl.SSLContext | None = None
         self._last: Exchange | None = None
         self._hops: dict[tuple[Url, str], _Target] = {}
@@ -192,7 +197,8 @@ class HttpProbe:
 
     async def check(self) -> Observation:
         started = self._clock.now()
-        return observe(self._clock, started, await self._ask())
+        trouble, load = await self._ask()
+        return observe(self._clock, started, trouble, load)
 
     async def close(self) -> None:
         kept = self._let_go()
@@ -201,14 +207,14 @@ class HttpProbe:
         for target in (self._target, *self._hops.values()):
             target.names.close()
 
-    async def _ask(self) -> Trouble | None:
+    async def _ask(self) -> Reading:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout_s
         target = self._target
         for _ in range(_MAX_REDIRECTS + 1):
             exchange = await self._reach(loop, target, deadline)
             if isinstance(exchange, Trouble):
-                return exchange
+                return Reading(exchange)
             if (
                 not isinstance(exchange, ReadingExchange)
                 or exchange.location is None
@@ -220,20 +226,25 @@ class HttpProbe:
             try:
                 target = self._hop(target, exchange.status, exchange.location)
             except ValueError as error:
-                return Trouble(Cause.ERROR, f"redirected to nowhere: {error}")
-        return Trouble(Cause.ERROR, f"more than {_MAX_REDIRECTS} redirects")
+                return Reading(Trouble(Cause.ERROR, f"redirected to nowhere: {error}"))
+        return Reading(Trouble(Cause.ERROR, f"more than {_MAX_REDIRECTS} redirects"))
 
-    def _judge(self, exchange: Exchange) -> Trouble | None:
+    def _judge(self, exchange: Exchange) -> Reading:
         status = exchange.status
         if status not in self._codes:
             wanted = self._spec.expect.status
-            return Trouble(Cause.ERROR, f"{_phrase(status)}, expected {wanted}")
-        if self._pattern is not None:
-            assert isinstance(exchange, ReadingExchange)
-            if not self._pattern.search(exchange.body.decode("utf-8", "replace")):
-                wanted = self._pattern.pattern
-                return Trouble(Cause.ERROR, f"{_phrase(status)}, but no {wanted!r} in the body")
-        return None
+            return Reading(Trouble(Cause.ERROR, f"{_phrase(status)}, expected {wanted}"))
+        if not self._with_body:
+            return _WELL
+        assert isinstance(exchange, ReadingExchange)
+        body = exchange.body.decode("utf-8", "replace")
+        if self._pattern is not None and not self._pattern.search(body):
+            return _absent(status, self._pattern)
+        if self._number is None:
+            return _WELL
+        pattern, number = self._number
+        found = pattern.search(body)
+        return _absent(status, pattern) if found is None else weigh(found[1] or "", number)
 
     async def _reach(
         self, loop: asyncio.AbstractEventLoop, target: _Target, deadline: float
@@ -274,7 +285,7 @@ class HttpProbe:
     def _exchange(self, loop: asyncio.AbstractEventLoop, target: _Target) -> Exchange:
         keep = self._spec.reuse and target is self._target
         bodiless = target.method == "HEAD"
-        if self._pattern is None and not self._spec.redirects:
+        if not self._with_body and not self._spec.redirects:
             return Exchange(loop, self._timeout_s, keep=keep, bodiless=bodiless)
         return ReadingExchange(
             loop, self._timeout_s, keep=keep, bodiless=bodiless, with_body=self._with_body
@@ -344,6 +355,11 @@ def _tls_context(wanted: HttpTls) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def _absent(status: int, pattern: re.Pattern[str]) -> Reading:
+    said = f"{_phrase(status)}, but no {pattern.pattern!r} in the body"
+    return Reading(Trouble(Cause.ERROR, said))
 
 
 def _phrase(status: int) -> str:

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from prunella.core.model import Cause, Instant, Observation
 from prunella.plugins import ProbeContext, ProbePlugin
+from prunella.probes._number import Reading
 from prunella.probes._wire import Trouble, observe
 from prunella.spec import ProbeSpec, Size
 
@@ -62,20 +63,21 @@ class ProcessProbe:
 
     async def check(self) -> Observation:
         started = self._clock.now()
-        return observe(self._clock, started, await self._look())
+        trouble, load = await self._look()
+        return observe(self._clock, started, trouble, load)
 
     async def close(self) -> None:
         """Nothing is held between checks but numbers."""
 
-    async def _look(self) -> Trouble | None:
+    async def _look(self) -> Reading:
         pids = self._pids()
         if not pids:
-            return Trouble(Cause.REFUSED, "no process")
+            return Reading(Trouble(Cause.REFUSED, "no process"))
         if len(pids) <= _INLINE_PIDS:
             usage = _read(pids, self._spec)
         else:
             usage = await self._read_aside(pids)
-        return usage if isinstance(usage, Trouble) else self._judge(usage)
+        return Reading(usage) if isinstance(usage, Trouble) else self._judge(usage)
 
     async def _read_aside(self, pids: Sequence[int]) -> _Usage | Trouble:
         reading = self._reading
@@ -87,19 +89,22 @@ class ProcessProbe:
             return Trouble(None, f"the process table was not read within {self._spec.timeout:g} s")
         return reading.result()
 
-    def _judge(self, usage: _Usage) -> Trouble | None:
-        spec = self._spec
+    def _judge(self, usage: _Usage) -> Reading:
+        """The load is that of the resource that is nearest to its limit."""
+        spec, memory_bytes = self._spec, usage.memory_bytes
         ratio = self._cpu_ratio(usage.cpu_s)
-        above: list[str] = []
-        if spec.cpu is not None and ratio is not None and ratio > spec.cpu:
-            above.append(f"CPU {ratio:.2f} of a core, limit {spec.cpu:g}")
-        if spec.memory is not None and usage.memory_bytes > spec.memory:
-            above.append(
-                f"memory {_mebibytes(usage.memory_bytes)}, limit {_mebibytes(spec.memory)}"
-            )
-        if spec.descriptors is not None and usage.descriptors > spec.descriptors:
-            above.append(f"{usage.descriptors} descriptors, limit {spec.descriptors}")
-        return Trouble(Cause.SATURATED, "; ".join(above)) if above else None
+        loads: list[tuple[float, str]] = []
+        if spec.cpu is not None and ratio is not None:
+            loads.append((ratio / spec.cpu, f"CPU {ratio:.2f} of a core, limit {spec.cpu:g}"))
+        if spec.memory is not None:
+            said = f"memory {_mebibytes(memory_bytes)}, limit {_mebibytes(spec.memory)}"
+            loads.append((memory_bytes / spec.memory, said))
+        if spec.descriptors is not None:
+            said = f"{usage.descriptors} descriptors, limit {spec.descriptors}"
+            loads.append((usage.descriptors / spec.descriptors, said))
+        above = "; ".join(said for load, said in loads if load > 1.0)
+        load = max((load for load, _ in loads), default=None)
+        return Reading(Trouble(Cause.SATURATED, above) if above else None, load)
 
     def _cpu_ratio(self, now_s: dict[tuple[int, float], float]) -> float | None:
         """CPU time per time since the last check; None at the first one, or with no time between.
