@@ -67,7 +67,7 @@ def target() -> Iterator[str]:
 
 
 async def _check(url: str, check_count: int) -> float:
-    context = ProbeContext(ServiceId("bench"), SystemClock(), tuple)
+    context = ProbeContext(ServiceId("bench"), SystemClock(), lambda _of: ())
     spec = HttpSpec.model_validate({"url": url})
     probes = [HttpProbe(spec, context) for _ in range(PARALLEL)]
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
-from prunella.core.model import ActionKind, ServiceId
+from prunella.core.model import ActionKind, InstanceId, ServiceId
 from prunella.errors import PermanentError
 from prunella.ports import Clock, FactListener, Platform, Probe, Release, Store
 from prunella.spec import ProbeSpec, ReleaseSpec, Spec
@@ -28,13 +28,13 @@ from prunella.spec import ProbeSpec, ReleaseSpec, Spec
 class ProbeContext:
     """What a probe may know besides its spec.
 
-    ``pids`` answers the processes of the service as its platform knows them, newest knowledge
-    without I/O; empty where the platform has none.
+    ``pids`` answers the processes of an instance, or with None of the whole service, as its
+    platform knows them, newest knowledge without I/O; empty where there are none.
     """
 
     service: ServiceId
     clock: Clock
-    pids: Callable[[], tuple[int, ...]]
+    pids: Callable[[InstanceId | None], tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)

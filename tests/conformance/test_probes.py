@@ -103,7 +103,7 @@ async def build() -> AsyncIterator[Callable[..., Probe]]:
 
     def make(plugin: ProbePlugin, target: Target, **more: Any) -> Probe:
         spec = plugin.spec.model_validate({**target.keys, **more})
-        context = ProbeContext(ServiceId("web"), SystemClock(), lambda: target.pids)
+        context = ProbeContext(ServiceId("web"), SystemClock(), lambda _of: target.pids)
         made.append(plugin.build(spec, context))
         return made[-1]
 

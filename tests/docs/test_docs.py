@@ -199,7 +199,7 @@ async def test_the_example_of_a_probe_runs(
         written = clock.wall().timestamp() - age_s
         os.utime(file, (written, written))
     spec = heartbeat.spec.model_validate({"file": str(file), "max_age": "30s"})
-    context = ProbeContext(ServiceId("nightly"), clock, tuple)
+    context = ProbeContext(ServiceId("nightly"), clock, lambda _of: ())
     probe = heartbeat.build(spec, context)
     seen = await probe.check()
     await probe.close()

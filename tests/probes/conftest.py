@@ -36,7 +36,7 @@ async def build(clock: SystemClock) -> AsyncIterator[Build]:
 
     def make(kind: str, pids: tuple[int, ...] = (), **keys: Any) -> Probe:
         plugin = plugins.probes()[kind]
-        context = ProbeContext(ServiceId("web"), clock, lambda: pids)
+        context = ProbeContext(ServiceId("web"), clock, lambda _of: pids)
         made.append(plugin.build(plugin.spec.model_validate(keys), context))
         return made[-1]
 

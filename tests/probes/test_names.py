@@ -67,7 +67,7 @@ async def test_an_address_that_drops_connections_leaves_time_for_the_next_one(
 ) -> None:
     server = await serve(toxic.silent)
     spec = TcpSpec.model_validate({"host": "localhost", "port": server.port, "timeout": 0.6})
-    probe = TcpProbe(spec, ProbeContext(ServiceId("web"), SystemClock(), tuple))
+    probe = TcpProbe(spec, ProbeContext(ServiceId("web"), SystemClock(), lambda _of: ()))
     await probe._names.look_up(5)
     good = Address(socket.AF_INET, ("127.0.0.1", server.port))
     probe._names.known()[:] = [black_hole, good]

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from prunella.core.model import Cause, Verdict
+from prunella.core.model import Cause, ServiceId, Verdict
+from prunella.plugins import ProbeContext, probes
 from prunella.ports import Probe
+from prunella.runtime.clock import SystemClock
 
 Build = Callable[..., Probe]
 Eventually = Callable[[Callable[[], bool]], Awaitable[None]]
@@ -77,6 +79,26 @@ async def test_several_processes_live_while_one_of_them_does(
     pids = (dead[0].pid, dead[1].pid, os.getpid())
     assert (await build("process", pids=pids, memory="100GiB").check()).verdict is Verdict.PASS
     assert (await build("process", pids=(*pids, 1), memory=1).check()).cause is Cause.SATURATED
+
+
+async def test_one_replica_is_looked_at_alone_where_it_is_named(
+    start: Callable[[str], subprocess.Popen[bytes]],
+) -> None:
+    child = start(IDLE)
+    child.kill()
+    child.wait()
+    pids = {None: (child.pid, os.getpid()), "0": (child.pid,), "1": (os.getpid(),)}
+    context = ProbeContext(ServiceId("web"), SystemClock(), lambda of: pids.get(of, ()))
+
+    async def verdict(**keys: str) -> Verdict:
+        plugin = probes()["process"]
+        probe = plugin.build(plugin.spec.model_validate(keys), context)
+        return (await probe.check()).verdict
+
+    assert await verdict() is Verdict.PASS
+    assert await verdict(instance="0") is Verdict.FAIL
+    assert await verdict(instance="1") is Verdict.PASS
+    assert await verdict(instance="2") is Verdict.FAIL
 
 
 async def test_memory_above_its_limit_is_saturated(build: Build) -> None:

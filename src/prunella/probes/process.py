@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 import psutil
 from pydantic import Field
 
-from prunella.core.model import Cause, Instant, Observation
+from prunella.core.model import Cause, InstanceId, Instant, Observation
 from prunella.plugins import ProbeContext, ProbePlugin
 from prunella.probes._number import Reading
 from prunella.probes._wire import Trouble, observe
@@ -22,6 +23,11 @@ _DEAD = frozenset({psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD})
 class ProcessSpec(ProbeSpec):
     """Look at the service's processes, as its platform knows them."""
 
+    instance: str | None = Field(
+        default=None,
+        description="Look at the processes of this replica alone; with `{instance}`, at those of "
+        "each replica by itself. Default: at all of them together.",
+    )
     cpu: float | None = Field(
         default=None,
         gt=0,
@@ -56,7 +62,8 @@ class ProcessProbe:
     def __init__(self, spec: ProcessSpec, context: ProbeContext) -> None:
         self._spec = spec
         self._clock = context.clock
-        self._pids = context.pids
+        of = None if spec.instance is None else InstanceId(spec.instance)
+        self._pids = partial(context.pids, of)
         self._cpu_s: dict[tuple[int, float], float] = {}
         self._cpu_at: Instant | None = None
         self._reading: asyncio.Future[_Usage | Trouble] | None = None

@@ -14,7 +14,7 @@ from prunella.core.decide import Forced
 from prunella.core.health import ProbeKey
 from prunella.core.ledger import Entry, EntryKind, ServiceRow, Veto
 from prunella.core.machine import Phase
-from prunella.core.model import ActionId, Fact, Instant, Observation, Verdict
+from prunella.core.model import ActionId, Fact, InstanceId, Instant, Observation, Verdict
 from prunella.plugins import PlatformContext, ProbeContext, ReleaseContext, platforms, releases
 from prunella.ports import Probe, Release, Remark, SupportsLifecycle
 from prunella.runtime.engine import Engine
@@ -218,11 +218,13 @@ class Ward:
         self.engine.tell()
         self.wake()
 
-    def pids(self) -> tuple[int, ...]:
+    def pids(self, of: InstanceId | None = None) -> tuple[int, ...]:
+        """The processes of one instance, or of all, as the platform last said."""
         status = self.engine.status
         if status is None:
             return ()
-        return tuple(pid for instance in status.instances for pid in instance.pids)
+        chosen = (instance for instance in status.instances if of in (None, instance.id))
+        return tuple(pid for instance in chosen for pid in instance.pids)
 
     def _lifecycle(self, word: str) -> None:
         _log.info("lifecycle", service=self.config.id, what=word)
