@@ -113,7 +113,7 @@ _NO_SYMPTOM = {
 }
 _LEAST_WAIT_S = 0.001
 _HEADROOM = 0.8  # an instance is taken away if the others stay below this share of their limit
-_LOOK_AGAIN_S = 30.0  # at the load of a service that has a mitigation to give back
+_LOOK_AGAIN = 0.05  # of a mitigation's time, between looks at the load once it is due
 _BUSY = Decision(Reason.BUSY, "an earlier action is not finished")
 _OFF = Decision(Reason.OFF, "healing is off for this service")
 
@@ -240,12 +240,15 @@ def _repay(snap: Snapshot, chain: tuple[Guard, ...] | None) -> Decision:
     present = snap.status.desired
     if present <= debt.before:
         return Decision(Reason.SETTLED, f"back to {present} instances", settles=debt)
+    if present > debt.granted:
+        detail = f"somebody else wants {present} instances, which is more than {debt.granted}"
+        return Decision(Reason.SETTLED, detail, settles=debt)
     if snap.now < debt.due_at:
         left_s = debt.due_at - snap.now
         detail = f"{present} instances in place of {debt.before} for {left_s:.0f} s more"
         return Decision(Reason.OWING, detail, wake_at=debt.due_at)
     if snap.load is not None and snap.load * present / (present - 1) > _HEADROOM:
-        again = Instant(snap.now + _LOOK_AGAIN_S)
+        again = Instant(snap.now + _LOOK_AGAIN * snap.policy.debt_ttl_s)
         detail = f"{present} instances stay: they are at {snap.load:.0%} of their limit"
         return Decision(Reason.OWING, detail, wake_at=again)
     action = targets.scale(ActionKind.SCALE_DOWN, snap.service, present, present - 1)
