@@ -1,27 +1,51 @@
 """A small real HTTP service that can be told to misbehave until it is restarted.
 
-``python -m prunella.demo.server PORT``; ``POST /fault/errors`` and ``POST /fault/slow``.
+``python server.py PORT``. ``POST /fault/errors`` and ``POST /fault/slow`` break it. ``GET /work``
+occupies one of its two workers for 50 ms, after having waited for one; ``GET /load`` answers at
+once, with ``inflight N``: how many such requests are waiting or being worked on.
 """
 
 from __future__ import annotations
 
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Event
+from threading import Event, Lock, Semaphore
 
 SLOW_S = 0.6
+WORK_S = 0.05
 
 
 class _Service(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128
     fault = ""
+    inflight = 0
+    counting = Lock()
+    workers = Semaphore(2)
     ending = Event()
+
+    def work(self) -> None:
+        self.count(1)
+        try:
+            with self.workers:
+                self.ending.wait(WORK_S)
+        finally:
+            self.count(-1)
+
+    def count(self, step: int) -> None:
+        with self.counting:
+            self.inflight += step
 
 
 class _Request(BaseHTTPRequestHandler):
     server: _Service  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def do_GET(self) -> None:
+        if self.path == "/load":
+            self._answer(200, f"inflight {self.server.inflight}\n")
+            return
+        if self.path == "/work":
+            self.server.work()
         if self.server.fault == "slow":
             self.server.ending.wait(SLOW_S)
         self._answer(500 if self.server.fault == "errors" else 200)
@@ -30,8 +54,8 @@ class _Request(BaseHTTPRequestHandler):
         self.server.fault = self.path.removeprefix("/fault/")
         self._answer(200)
 
-    def _answer(self, status: int) -> None:
-        body = b"ok\n" if status == 200 else b"broken\n"
+    def _answer(self, status: int, text: str = "") -> None:
+        body = (text or ("ok\n" if status == 200 else "broken\n")).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
