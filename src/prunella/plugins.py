@@ -19,7 +19,7 @@ from pkgutil import iter_modules
 from typing import Any
 
 from prunella.core.model import ActionKind, InstanceId, ServiceId
-from prunella.errors import PermanentError
+from prunella.errors import PermanentError, StoreError
 from prunella.ports import Clock, FactListener, Platform, Probe, Release, Store
 from prunella.spec import ProbeSpec, ReleaseSpec, Spec
 
@@ -167,3 +167,16 @@ def releases() -> Mapping[str, ReleasePlugin]:
 def stores() -> Mapping[str, StorePlugin]:
     """All store plugins by URL scheme."""
     return _found("prunella.stores")
+
+
+def open_store(url: str, *, readonly: bool = False) -> Store:
+    """The store that a URL names.
+
+    Raises:
+        StoreError: no store of its kind is installed, or it must not be used.
+    """
+    scheme = url.partition(":")[0]
+    if scheme not in stores():
+        known = ", ".join(f"{kind}://" for kind in sorted(stores()))
+        raise StoreError(f"no store of the kind {scheme!r} is installed, expected one of: {known}")
+    return stores()[scheme].open(url, readonly)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
@@ -15,7 +15,6 @@ import structlog
 
 from prunella.config import Changes, Config, ServiceConfig, changes, from_mapping
 from prunella.core.decide import Forced
-from prunella.core.holds import in_force
 from prunella.core.ledger import Entry, EntryKind
 from prunella.core.model import (
     ActionId,
@@ -32,10 +31,10 @@ from prunella.errors import (
     PermanentError,
     StaleEpochError,
     TransientError,
-    UnknownServiceError,
 )
-from prunella.plugins import stores
+from prunella.plugins import open_store
 from prunella.ports import Clock, Store
+from prunella.runtime.answers import Answers
 from prunella.runtime.clock import SystemClock
 from prunella.runtime.fleet import Fleet
 from prunella.runtime.journal import Journal
@@ -45,31 +44,21 @@ from prunella.runtime.pulse import Pulse
 from prunella.runtime.record import World
 from prunella.runtime.scheduler import Scheduler
 from prunella.runtime.supervisor import Crashes, Supervisor
+from prunella.runtime.upkeep import forget, watch_self
 from prunella.runtime.views import (
-    service_health,
-    system_health,
-    to_action,
-    to_decision,
     to_hold,
-    wall_of,
 )
 from prunella.runtime.ward import Ward
 from prunella.wire import (
-    DecisionRecord,
-    Explanation,
     HealingAction,
     HoldRecord,
-    ServiceHealth,
-    SystemHealth,
 )
 
 _log = structlog.get_logger("prunella")
-_COMPACT_EVERY_S = 3600.0
 _REBUILD_S = 1.0
-_DOUBT_S = 2.0  # how long samples are doubted after the event loop stood still
 
 
-class SelfHealingOrchestrator:
+class SelfHealingOrchestrator(Answers):
     """Watches services, heals them, proves it and remembers it, inside one asyncio program.
 
     Reads of present health may come from any thread; everything that is ``async`` belongs on the
@@ -228,107 +217,6 @@ class SelfHealingOrchestrator:
     async def __aexit__(self, *exc: object) -> None:
         await self.stop_monitoring()
 
-    # What is asked -----------------------------------------------------------------------------
-
-    def get_system_health(self) -> SystemHealth:
-        """All services now. Safe from any thread."""
-        now = self._clock.stamp()
-        services = [
-            service_health(ward.engine, now, paused=bool(self._holds_on(ward.config.id)))
-            for ward in tuple(self._wards.values())
-        ]
-        records = [ward.engine.record for ward in self._wards.values()]
-        return system_health(services, sum(record.action_count for record in records))
-
-    def get_service_health(self, service_id: str) -> ServiceHealth:
-        """One service now. Safe from any thread. Raises UnknownServiceError."""
-        ward = self._ward(service_id)
-        paused = bool(self._holds_on(ward.config.id))
-        return service_health(ward.engine, self._clock.stamp(), paused=paused)
-
-    def get_pids(self, service_id: str) -> tuple[int, ...]:
-        """The processes of a service as its platform last said."""
-        return self._ward(service_id).pids()
-
-    async def get_healing_history(self, limit: int = 10) -> list[HealingAction]:
-        """The newest actions of all services, newest first."""
-        return (await self.healing_page(limit))[0]
-
-    async def healing_page(
-        self, limit: int, *, service: str | None = None, before: int | None = None
-    ) -> tuple[list[HealingAction], int | None]:
-        """A page of history and the cursor of the next one; None at the end."""
-        wanted = None if service is None else ServiceId(service)
-        page = await self._require_store().history(limit, service=wanted, before=before)
-        return [to_action(record) for record in page.items], page.next
-
-    async def get_healing_action(self, action_id: int) -> HealingAction | None:
-        page = await self._require_store().history(1, before=action_id + 1)
-        found = [record for record in page.items if record.id == action_id]
-        return to_action(found[0]) if found else None
-
-    async def decisions(
-        self, service_id: str | None, *, limit: int = 20, before: int | None = None
-    ) -> tuple[list[DecisionRecord], int | None]:
-        """What was decided and refused, newest first, and the cursor of the next page."""
-        try:
-            await self._journal.flush()
-        except TransientError as error:
-            _log.warning("not-recorded", error=str(error))
-        entries = await self._require_store().entries(
-            limit,
-            service=None if service_id is None else ServiceId(service_id),
-            kinds=frozenset({EntryKind.DECISION}),
-            before=before,
-        )
-        cursor = entries[-1].seq if len(entries) == limit else None
-        return [to_decision(entry) for entry in entries], cursor
-
-    async def why(self, service_id: str) -> Explanation:
-        """Why a service is treated as it is now, and what was decided before."""
-        ward = self._ward(service_id)
-        past, _ = await self.decisions(service_id)
-        now, decision = self._clock.stamp(), ward.engine.decision
-        wake_at = ward.engine.record.wake_at or decision.wake_at
-        return Explanation(
-            service=self.get_service_health(service_id),
-            now=f"{decision.reason}: {decision.detail}",
-            vetoes={veto.guard: veto.reason for veto in decision.vetoes},
-            next_look=None if wake_at is None else wall_of(wake_at, now),
-            holds=[to_hold(hold) for hold in self._holds_on(ward.config.id)],
-            decisions=past,
-        )
-
-    def not_ready(self) -> list[str]:
-        """Why this instance does not heal now; empty when it does. Safe from any thread."""
-        if self._parts is None or self._store is None:
-            return ["monitoring is not running"]
-        found = [self._lease.trouble, self._fleet.doubt]
-        found += [f"storm in domain {name or 'default'}" for name in self._fleet.storms]
-        whole = [hold for hold in self._holds_on(None) if hold.service is None]
-        found += [f"paused by {hold.owner}: {hold.reason}" for hold in whole]
-        if self._journal.dropped_count:
-            found.append(f"{self._journal.dropped_count} ledger entries could not be kept")
-        return [reason for reason in found if reason]
-
-    def figures(self) -> Mapping[str, float]:
-        """Counters of Prunella itself, for metrics. Safe from any thread."""
-        if self._parts is None:
-            return {}
-        return {
-            "checks": self._scheduler.started_count,
-            "worst_lateness_seconds": self._scheduler.worst_lateness_s,
-            "stalls": self._pulse.stall_count,
-            "dropped_notices": self._bus.dropped_count,
-            "dropped_entries": self._journal.dropped_count,
-        }
-
-    def metrics(self) -> Iterable[Any]:
-        """Prometheus metric families of everything above. Safe from any thread."""
-        from prunella.runtime.metrics import families  # noqa: PLC0415 - only who scrapes needs it
-
-        return families(self.get_system_health(), self.figures())
-
     def on(self, event: str, callback: Callback) -> Any:
         """Call back on an event, or on each with ``"*"``; the answer ends the subscription.
 
@@ -399,9 +287,6 @@ class SelfHealingOrchestrator:
             lifted += 1
         return lifted
 
-    async def list_holds(self) -> list[HoldRecord]:
-        return [to_hold(hold) for hold in await self._require_store().holds(self._clock.stamp())]
-
     # Inside ------------------------------------------------------------------------------------
 
     def _open_store(self) -> Store:
@@ -413,10 +298,7 @@ class SelfHealingOrchestrator:
             assert self.config is not None, "without a configuration the store is given"
             self._make_state_dir(self.config.state_dir)
             url = self.config.store
-        scheme = url.partition(":")[0]
-        if scheme not in stores():
-            raise PermanentError(f"no store for {url}; known kinds: {', '.join(stores())}")
-        return stores()[scheme].open(url, False)  # noqa: FBT003 - not read-only
+        return open_store(url)
 
     def _make_state_dir(self, folder: Path) -> None:
         try:
@@ -449,40 +331,18 @@ class SelfHealingOrchestrator:
         self._fleet.leave(service)
 
     async def _run_parts(self) -> None:
+        store = self._require_store()
         parts = {
             "scheduler": self._scheduler.run,
             "pulse": self._pulse.run,
             "journal": self._journal.run,
-            "self": self._watch_self,
-            "retention": self._compact,
+            "self": lambda: watch_self(self._clock, self._pulse, self._lease, self._fleet),
+            "retention": lambda: forget(self._clock, store, self._epoch, self._retention_s),
         }
         try:
             await Supervisor(self._clock).run(parts)
         except BaseExceptionGroup as group:
             self._fail(group)
-
-    async def _watch_self(self) -> None:
-        while True:
-            now = self._clock.now()
-            stalled = self._pulse.stalled_since(Instant(now - _DOUBT_S))
-            self._fleet.doubt = "Prunella itself stood still a moment ago" if stalled else ""
-            self._fleet.lease = self._lease.trouble
-            await self._clock.sleep_until(Instant(self._clock.now() + 0.5))
-
-    async def _compact(self) -> None:
-        while True:
-            await self._clock.sleep_until(Instant(self._clock.now() + _COMPACT_EVERY_S))
-            if self.config is None:
-                continue
-            now = self._clock.stamp()
-            keep_s = self.config.retention_s
-            keep_from = Stamp(
-                now.wall - timedelta(seconds=keep_s), Instant(now.instant - keep_s), now.boot
-            )
-            try:
-                await self._require_store().compact(keep_from, epoch=self._epoch())
-            except TransientError as error:
-                _log.warning("not-compacted", error=str(error))
 
     def _ward_crashed(self, ward: Ward, error: Exception) -> None:
         """A defect in one service's healing: rebuild it from the store, or give up loudly."""
@@ -521,23 +381,11 @@ class SelfHealingOrchestrator:
         for ward in self._wards.values():
             ward.wake()
 
-    def _holds_on(self, service: ServiceId | None) -> tuple[Hold, ...]:
-        return in_force(self._holds, service, self._clock.stamp()) if self._holds else ()
-
     def _epoch(self) -> Epoch:
         return self._lease.epoch
 
-    def _ward(self, service_id: str) -> Ward:
-        try:
-            return self._wards[ServiceId(service_id)]
-        except KeyError:
-            known = ", ".join(sorted(self._wards)[:20]) or "none"
-            raise UnknownServiceError(f"no service {service_id!r}; there are: {known}") from None
-
-    def _require_store(self) -> Store:
-        if self._store is None:
-            raise PermanentError("monitoring is not running")
-        return self._store
+    def _retention_s(self) -> float | None:
+        return None if self.config is None else self.config.retention_s
 
     def _say(self, kind: EntryKind, body: dict[str, str]) -> None:
         self._journal.note(Entry(kind, self._clock.stamp(), body=body))
