@@ -28,6 +28,9 @@ class HealingAction(Wire):
         recovery_time: ms from the start of the action to the first good answer of the streak that
             survived the soak; absent until known.
         downtime: ms from the first failing evidence to the same point.
+        replicas: the number that a scaling sets.
+        revision: the version that a rollback goes back to.
+        before: the number or the version that there was; empty for a restart.
     """
 
     id: str
@@ -45,6 +48,9 @@ class HealingAction(Wire):
     incident_id: str = ""
     actor: str = ""
     instance: str | None = None
+    replicas: int | None = None
+    revision: str | None = None
+    before: str = ""
 
 
 class ServiceHealth(Wire):

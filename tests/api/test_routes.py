@@ -19,6 +19,7 @@ SERVICE_FIELDS = {
 ACTION_FIELDS = {
     "id", "serviceId", "action", "reason", "timestamp", "success", "recoveryTime", "downtime",
     "outcome", "detail", "symptom", "evidence", "incidentId", "actor", "instance",
+    "replicas", "revision", "before",
 }  # fmt: skip
 SYSTEM_FIELDS = {
     "totalServices", "healthy", "degraded", "failed", "recovering", "unknown", "healthPercentage",

@@ -17,7 +17,7 @@ import pytest
 from prunella.cli._client import BadAddressError, Client
 from prunella.runtime.notices import Topic
 from prunella.testing.orchestrator import ScriptedOrchestrator
-from prunella.wire import DecisionRecord
+from prunella.wire import DecisionRecord, HealingAction
 
 ASKING = [
     ["status"],
@@ -158,6 +158,32 @@ def test_history_is_newest_first_and_limited(
     assert [action["id"] for action in shown] == ["3", "2"]
     assert prunella("history", "--service", "db").stdout == "nothing was healed yet\n"
     assert len(prunella("history").stdout.splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"action": "restart"}, "restart"),
+        ({"action": "scale-up", "replicas": 5, "before": "4"}, "scale-up 4 → 5"),
+        ({"action": "rollback", "revision": "v1", "before": "v2"}, "rollback v2 → v1"),
+        (
+            {"action": "rollback", "revision": f"shop@sha256:{'0a' * 32}", "before": "b1" * 20},
+            "rollback b1b1b1b1b1b1 → shop@sha256:0a0a0a0a0a0a",
+        ),
+        ({"action": "scale-up", "replicas": 5}, "scale-up to 5"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_history_says_from_what_to_what(
+    prunella: Any, orchestrator: ScriptedOrchestrator, fields: dict[str, Any], words: str
+) -> None:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    done = HealingAction(
+        id="7", service_id="web", reason="why", timestamp=at, outcome="relapsed", **fields
+    )
+    orchestrator.actions = [done]
+    (line,) = prunella("history").stdout.splitlines()[1:]
+    assert " ".join(line.split()) == f"7 2026-01-01 00:00:00 web {words} relapsed - why"
 
 
 def test_events_are_followed_until_interrupted(

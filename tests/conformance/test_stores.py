@@ -239,6 +239,23 @@ async def test_a_finish_completes_the_record(bench: Bench) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("action", "wanted"),
+    [
+        (Action(ActionKind.RESTART, WEB), (None, None, "")),
+        (Action(ActionKind.SCALE_UP, WEB, replicas=5, before="4"), (5, None, "4")),
+        (Action(ActionKind.ROLLBACK, WEB, revision="v1", before="v2"), (None, "v1", "v2")),
+    ],
+    ids=lambda value: str(getattr(value, "kind", "")),
+)
+async def test_a_record_says_from_what_to_what(
+    bench: Bench, action: Action, wanted: tuple[object, ...]
+) -> None:
+    await bench.begin(action=action)
+    (record,) = (await bench.again().history(1)).items
+    assert (record.replicas, record.revision, record.before) == wanted
+
+
 @pytest.mark.parametrize("outcome", [o for o in Outcome if o is not Outcome.RECOVERED])
 async def test_only_recovered_is_success(bench: Bench, outcome: Outcome) -> None:
     await bench.finish(await bench.begin(), outcome=outcome)

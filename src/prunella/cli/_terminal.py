@@ -28,6 +28,7 @@ _STYLES = {
     "observed": "cyan",
     "failed": "bold red",
 }
+_DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{20,}\b")  # of an image, or a commit
 _PIPE_WIDTH = 400  # no terminal to fit: lines stay whole for grep
 
 
@@ -103,6 +104,21 @@ def milliseconds(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.0f} ms" if value < 10_000 else f"{value / 1000:.1f} s"
+
+
+def version(revision: str) -> str:
+    """A version for people: digests have so many digits as tell them apart."""
+    return _DIGEST.sub(r"\1", revision)
+
+
+def deed(action: Mapping[str, Any]) -> str:
+    """What was done: the action, and from what to what."""
+    kind = str(action["action"])
+    to = version(action.get("revision") or "") or action.get("replicas")
+    if to is None:
+        return kind
+    before = version(action.get("before") or "")
+    return f"{kind} {before} → {to}" if before else f"{kind} to {to}"
 
 
 def outcome(action: Mapping[str, Any]) -> str:

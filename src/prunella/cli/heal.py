@@ -61,7 +61,8 @@ def _told(done: Mapping[str, Any]) -> str:
     took = done.get("recoveryTime")
     after = f" after {_terminal.milliseconds(took)}" if took is not None else ""
     detail = f": {done['detail']}" if done.get("detail") else ""
-    return f"{done['serviceId']}: {done['action']} {outcome}{after} (action {done['id']}){detail}"
+    deed = _terminal.deed(done)
+    return f"{done['serviceId']}: {deed} {outcome}{after} (action {done['id']}){detail}"
 
 
 def _say_refusal(service: str, error: RefusedError, *, as_json: bool) -> None:

@@ -123,7 +123,7 @@ def _row(action: dict[str, Any]) -> tuple[str, ...]:
         action["id"],
         _terminal.moment(action["timestamp"]),
         action["serviceId"],
-        action["action"],
+        _terminal.deed(action),
         _terminal.outcome(action),
         _terminal.milliseconds(action["recoveryTime"]),
         action["reason"],

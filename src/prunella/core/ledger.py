@@ -167,7 +167,10 @@ class ServiceRow:
 
 @dataclass(frozen=True, slots=True)
 class HealingRecord:
-    """One healing action, as history shows it. ``success`` is None while it runs."""
+    """One healing action, as history shows it. ``success`` is None while it runs.
+
+    ``replicas``, ``revision`` and ``before`` are those of the action (``Action``).
+    """
 
     id: ActionId
     service: ServiceId
@@ -184,6 +187,9 @@ class HealingRecord:
     incident: IncidentId
     actor: str
     instance: str | None
+    replicas: int | None
+    revision: str | None
+    before: str
 
 
 class Attempt(NamedTuple):

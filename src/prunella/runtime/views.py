@@ -37,6 +37,9 @@ def to_action(record: HealingRecord) -> HealingAction:
         incident_id=record.incident,
         actor=record.actor,
         instance=record.instance,
+        replicas=record.replicas,
+        revision=record.revision,
+        before=record.before,
     )
 
 

@@ -50,6 +50,9 @@ class Move:
             incident=intent.incident,
             actor=intent.actor,
             instance=intent.action.instance,
+            replicas=intent.action.replicas,
+            revision=intent.action.revision,
+            before=intent.action.before,
         )
 
 

@@ -203,6 +203,9 @@ def record(row: Row) -> HealingRecord:
         incident=IncidentId(row["incident"]),
         actor=row["actor"],
         instance=row["instance"],
+        replicas=row["replicas"],
+        revision=row["revision"],
+        before=row["before"],
     )
 
 
