@@ -109,6 +109,25 @@ class HoldRecord(Wire):
     expires: datetime | None = None
 
 
+class DebtRecord(Wire):
+    """A remedy that is still to be taken back.
+
+    Attributes:
+        kind: the kind of action that granted it, `action_id` the newest one that did.
+        before: what there was, and will be again; ``granted``: what it was raised to.
+        due: from when on it is taken back, if the symptom stays away.
+        extended_count: how often the symptom came back when it was taken away.
+    """
+
+    service: str
+    kind: str
+    before: int
+    granted: int
+    due: datetime
+    extended_count: int
+    action_id: str
+
+
 class Explanation(Wire):
     """Why a service is treated as it is: the present decision and those before it."""
 

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from prunella.wire import DecisionRecord
+from prunella.wire import DebtRecord, DecisionRecord
 
 HEAL = "/api/v1/services/{service}/heal"
 HOLD = "/api/v1/holds/{service}"
@@ -27,6 +27,7 @@ SYSTEM_FIELDS = {
 }  # fmt: skip
 DECISION_FIELDS = {"id", "serviceId", "timestamp", "reason", "detail", "symptom", "guards"}
 HOLD_FIELDS = {"serviceId", "owner", "reason", "placed", "expires"}
+DEBT_FIELDS = {"service", "kind", "before", "granted", "due", "extendedCount", "actionId"}
 WHY_FIELDS = {"service", "now", "vetoes", "nextLook", "holds", "decisions"}
 LIST_FIELDS = {"items", "next"}
 
@@ -40,6 +41,7 @@ ROUTES: list[tuple[str, str, Any, int, set[str]]] = [
     ("GET", "/api/v1/healing-actions/{action}", None, 200, ACTION_FIELDS),
     ("GET", "/api/v1/decisions", None, 200, LIST_FIELDS),
     ("GET", "/api/v1/holds", None, 200, LIST_FIELDS),
+    ("GET", "/api/v1/debts", None, 200, LIST_FIELDS),
     ("PUT", "/api/v1/holds", {}, 200, HOLD_FIELDS),
     ("DELETE", "/api/v1/holds", None, 200, {"lifted"}),
     ("PUT", HOLD, {}, 200, HOLD_FIELDS),
@@ -99,6 +101,18 @@ def test_items_of_a_list_have_the_fields_of_one(
 ) -> None:
     healed.put("/api/v1/holds", json={}).raise_for_status()
     assert set(healed.get(f"/api/v1/{path}").json()["items"][0]) == fields
+
+
+def test_debts_are_listed_with_these_fields(client: httpx.Client, served: Any) -> None:
+    served.orchestrator.owed = [
+        DebtRecord(
+            service="web", kind="scale-up", before=2, granted=4, extended_count=1, action_id="7",
+            due=datetime(2026, 1, 1, tzinfo=UTC),
+        )
+    ]  # fmt: skip
+    (debt,) = client.get("/api/v1/debts").json()["items"]
+    assert set(debt) == DEBT_FIELDS
+    assert (debt["due"], debt["granted"], debt["actionId"]) == ("2026-01-01T00:00:00Z", 4, "7")
 
 
 def test_decisions_are_listed_newest_first_and_by_service(

@@ -17,13 +17,17 @@ import pytest
 from prunella.cli._client import BadAddressError, Client
 from prunella.runtime.notices import Topic
 from prunella.testing.orchestrator import ScriptedOrchestrator
-from prunella.wire import DecisionRecord, HealingAction
+from prunella.wire import DebtRecord, DecisionRecord, HealingAction
 
 ASKING = [
     ["status"],
     ["events"],
     ["history"],
+    ["debt"],
 ]
+
+
+FROM_A_STORE_TOO = ["history", "debt"]
 
 
 @pytest.mark.parametrize("words", ASKING, ids=" ".join)
@@ -34,7 +38,7 @@ def test_without_a_daemon_it_says_what_to_do_and_ends_with_3(alone: Any, words: 
         "no daemon answers at http://127.0.0.1:1: start one with "
         '"prunella run FILE", or name its address with --api'
     )
-    assert len(done.stderr.splitlines()) == (2 if words == ["history"] else 1)
+    assert len(done.stderr.splitlines()) == (2 if words[0] in FROM_A_STORE_TOO else 1)
 
 
 def test_an_address_may_stand_before_or_after_the_command(prunella: Any) -> None:
@@ -158,6 +162,22 @@ def test_history_is_newest_first_and_limited(
     assert [action["id"] for action in shown] == ["3", "2"]
     assert prunella("history", "--service", "db").stdout == "nothing was healed yet\n"
     assert len(prunella("history").stdout.splitlines()) == 4
+
+
+def test_debt_shows_what_is_still_to_be_taken_back(
+    prunella: Any, orchestrator: ScriptedOrchestrator
+) -> None:
+    assert prunella("debt").stdout == "nothing is to be taken back\n"
+    orchestrator.owed = [
+        DebtRecord(
+            service="web", kind="scale-up", before=2, granted=4, extended_count=1, action_id="7",
+            due=datetime(2026, 1, 1, 12, 10, tzinfo=UTC),
+        )
+    ]  # fmt: skip
+    (line,) = prunella("debt").stdout.splitlines()[1:]
+    assert line.split() == ["web", "scale-up", "2", "→", "4", "2026-01-01", "12:10:00", "1", "7"]
+    told = json.loads(prunella("debt", "--json").stdout)
+    assert told == [debt.model_dump(mode="json") for debt in orchestrator.owed]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from prunella import plugins
-from prunella.core.ledger import Finish, Holder, Intent, Step
+from prunella.core.ledger import Finish, Grant, Holder, Intent, Step
 from prunella.core.machine import Event, Phase
 from prunella.core.model import (
     Action,
@@ -43,14 +43,18 @@ async def fill(url: str) -> None:
     epoch = await store.claim(Holder("host", os.getpid(), "1", "boot", "id"), at(0))
     for second, name in enumerate(("web", "db"), start=1):
         service = ServiceId(name)
+        action = Action(ActionKind.RESTART, service)
+        if name == "db":
+            action = Action(ActionKind.SCALE_UP, service, replicas=4, before="2")
         intent = Intent(
-            Action(ActionKind.RESTART, service), IncidentId(f"i{second}"), "it is down",
+            action, IncidentId(f"i{second}"), "it is down",
             SymptomKind.DOWN, "prunella", at(second), at(0), Event.CONFIRMED,
+            grant=Grant(2, 4, at(30)) if name == "db" else None,
         )  # fmt: skip
-        action = await store.begin(intent, lambda _: (), at(second), epoch=epoch)
-        assert isinstance(action, int)
+        begun = await store.begin(intent, lambda _: (), at(second), epoch=epoch)
+        assert isinstance(begun, int)
         if name == "web":
-            finish = Finish(ActionId(action), Outcome.RECOVERED, recovery_time_ms=1500.0)
+            finish = Finish(ActionId(begun), Outcome.RECOVERED, recovery_time_ms=1500.0)
             executed = Step(service, Event.EXECUTED, Phase.VERIFYING, at(5), "done")
             await store.advance(executed, epoch=epoch)
             recovered = Step(service, Event.RECOVERED, Phase.WATCHING, at(9), "well", finish=finish)
@@ -98,6 +102,13 @@ def test_history_from_the_store_speaks_to_people_too(alone: Any, filled: str) ->
     assert " ".join(lines[0].split()) == "ID TIME SERVICE ACTION OUTCOME RECOVERY REASON"
     words = " ".join(lines[1].split()).partition(" ")[2]
     assert words == "2026-01-01 00:00:01 web restart recovered 1500 ms it is down"
+
+
+def test_debts_are_read_from_the_store_when_no_daemon_answers(alone: Any, filled: str) -> None:
+    (debt,) = json.loads(alone("debt", "--json").stdout)
+    assert (debt["service"], debt["kind"]) == ("db", "scale-up")
+    assert (debt["before"], debt["granted"], debt["extendedCount"]) == (2, 4, 0)
+    assert "scale-up 2 → 4" in alone("debt", "--store", filled).stdout
 
 
 @pytest.mark.parametrize("url", ["nope:///x", "sqlite:///nowhere/x.db"])

@@ -215,6 +215,8 @@ async def test_what_a_platform_cannot_do_is_refused_with_what_it_can(
     await eventually(lambda: well(orchestrator))
     with pytest.raises(HealingRefusedError, match="it can: restart"):
         await orchestrator.force_heal("shop", action="rollback")
+    with pytest.raises(PermanentError, match="no action 'dance'; there are: restart, scale-up"):
+        await orchestrator.force_heal("shop", action="dance")
 
 
 async def test_a_second_order_during_a_heal_is_refused(

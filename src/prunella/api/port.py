@@ -10,6 +10,7 @@ from prometheus_client import Metric
 
 from prunella.runtime.notices import Notice
 from prunella.wire import (
+    DebtRecord,
     DecisionRecord,
     Explanation,
     HealingAction,
@@ -60,6 +61,7 @@ class Orchestrator(Protocol):
 
     async def resume(self, service_id: str | None, *, actor: str) -> int: ...
     async def list_holds(self) -> list[HoldRecord]: ...
+    async def debts(self) -> list[DebtRecord]: ...
 
     async def decisions(
         self, service_id: str | None, *, limit: int = 20, before: int | None = None

@@ -24,4 +24,12 @@ ServiceOrAll = Annotated[
 OnlyService = Annotated[
     str | None, typer.Option("--service", metavar="ID", help="Of this service only.")
 ]
+OtherStore = Annotated[
+    str | None,
+    typer.Option("--store", metavar="URL", help="Read this store instead of asking a daemon."),
+]
+OtherConfig = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", metavar="FILE", help="Read the store that this file names."),
+]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The configuration, YAML.")]

@@ -17,19 +17,21 @@ from prunella.ports import Clock, Store
 from prunella.runtime.fleet import Fleet
 from prunella.runtime.journal import Journal
 from prunella.runtime.lease import Lease
-from prunella.runtime.notices import Bus
+from prunella.runtime.notices import Bus, Callback, Topic
 from prunella.runtime.pulse import Pulse
 from prunella.runtime.scheduler import Scheduler
 from prunella.runtime.views import (
     service_health,
     system_health,
     to_action,
+    to_debts,
     to_decision,
     to_hold,
     wall_of,
 )
 from prunella.runtime.ward import Ward
 from prunella.wire import (
+    DebtRecord,
     DecisionRecord,
     Explanation,
     HealingAction,
@@ -157,8 +159,22 @@ class Answers:
 
         return families(self.get_system_health(), self.figures())
 
+    async def debts(self) -> list[DebtRecord]:
+        """Remedies that are still to be taken back; what is due first comes first."""
+        now = self._clock.stamp()
+        return to_debts(await self._require_store().debts(now), now)
+
     async def list_holds(self) -> list[HoldRecord]:
         return [to_hold(hold) for hold in await self._require_store().holds(self._clock.stamp())]
+
+    def on(self, event: str, callback: Callback) -> Any:
+        """Call back on an event, or on each with ``"*"``; the answer ends the subscription.
+
+        A plain function runs in a thread of its own, a coroutine function in a task of its own;
+        one that raises or blocks harms nobody else.
+        """
+        topics = frozenset(Topic) if event == "*" else frozenset({Topic(event)})
+        return self._bus.on(topics, callback)
 
     def _holds_on(self, service: ServiceId | None) -> tuple[Hold, ...]:
         return in_force(self._holds, service, self._clock.stamp()) if self._holds else ()

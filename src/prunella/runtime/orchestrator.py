@@ -39,7 +39,7 @@ from prunella.runtime.clock import SystemClock
 from prunella.runtime.fleet import Fleet
 from prunella.runtime.journal import Journal
 from prunella.runtime.lease import Lease
-from prunella.runtime.notices import Bus, Callback, Notice, Topic
+from prunella.runtime.notices import Bus, Notice, Topic
 from prunella.runtime.pulse import Pulse
 from prunella.runtime.record import World
 from prunella.runtime.scheduler import Scheduler
@@ -217,15 +217,6 @@ class SelfHealingOrchestrator(Answers):
     async def __aexit__(self, *exc: object) -> None:
         await self.stop_monitoring()
 
-    def on(self, event: str, callback: Callback) -> Any:
-        """Call back on an event, or on each with ``"*"``; the answer ends the subscription.
-
-        A plain function runs in a thread of its own, a coroutine function in a task of its own;
-        one that raises or blocks harms nobody else.
-        """
-        topics = frozenset(Topic) if event == "*" else frozenset({Topic(event)})
-        return self._bus.on(topics, callback)
-
     # What is ordered ---------------------------------------------------------------------------
 
     async def force_heal(
@@ -244,10 +235,11 @@ class SelfHealingOrchestrator(Answers):
             override: names of guards to pass beyond those that yield to a person anyway.
             wait: until the outcome is known; else answer as soon as the intent is durable.
 
-        Raises: UnknownServiceError; HealingRefusedError with the vetoes.
+        Raises: UnknownServiceError; HealingRefusedError with the vetoes; PermanentError: there is
+            no such action.
         """
         ward = self._ward(service_id)
-        kind = None if action is None else ActionKind(action)
+        kind = None if action is None else _kind(action)
         forced = Forced(actor, reason or f"asked for by {actor}", kind, frozenset(override))
         begun = await ward.force(forced)
         if not isinstance(begun, int):
@@ -392,3 +384,11 @@ class SelfHealingOrchestrator(Answers):
 
     def _publish(self, topic: Topic, data: Mapping[str, Any]) -> None:
         self._bus.publish(Notice(topic, self._clock.stamp(), None, data))
+
+
+def _kind(action: str) -> ActionKind:
+    try:
+        return ActionKind(action)
+    except ValueError:
+        known = ", ".join(ActionKind)
+        raise PermanentError(f"no action {action!r}; there are: {known}") from None

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from prunella.core.health import status_word, uptime_ratio
 from prunella.core.ledger import Entry, HealingRecord
 from prunella.core.machine import Phase
-from prunella.core.model import Health, Hold, Instant, Stamp
+from prunella.core.model import Debt, Health, Hold, Instant, ServiceId, Stamp
 from prunella.runtime.engine import Engine
-from prunella.wire import DecisionRecord, HealingAction, HoldRecord, ServiceHealth, SystemHealth
+from prunella.wire import (
+    DebtRecord,
+    DecisionRecord,
+    HealingAction,
+    HoldRecord,
+    ServiceHealth,
+    SystemHealth,
+)
 
 UPTIME_WINDOW_S = 86400.0
 
@@ -51,6 +58,24 @@ def to_hold(hold: Hold) -> HoldRecord:
         placed=hold.placed.wall,
         expires=hold.expires.wall if hold.expires is not None else None,
     )
+
+
+def to_debts(owed: Mapping[ServiceId, Sequence[Debt]], now: Stamp) -> list[DebtRecord]:
+    """All debts in one list; what is due first comes first."""
+    found = [
+        DebtRecord(
+            service=service,
+            kind=debt.kind.value,
+            before=debt.before,
+            granted=debt.granted,
+            due=wall_of(debt.due_at, now),
+            extended_count=debt.extended_count,
+            action_id=str(debt.action),
+        )
+        for service, debts in owed.items()
+        for debt in debts
+    ]
+    return sorted(found, key=lambda debt: (debt.due, debt.service, debt.kind))
 
 
 def to_decision(entry: Entry) -> DecisionRecord:

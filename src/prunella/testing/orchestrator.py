@@ -19,6 +19,7 @@ from prunella.core.model import Instant, ServiceId, Stamp
 from prunella.errors import HealingRefusedError, UnknownServiceError
 from prunella.runtime.notices import Bus, Notice, Topic
 from prunella.wire import (
+    DebtRecord,
     DecisionRecord,
     Explanation,
     HealingAction,
@@ -64,6 +65,7 @@ class ScriptedOrchestrator:
         self.actions: list[HealingAction] = []
         self.decided: list[DecisionRecord] = []
         self.held: list[HoldRecord] = []
+        self.owed: list[DebtRecord] = []
         self.outcomes: dict[str, str] = {}
         self.vetoes: dict[str, Mapping[str, str]] = {}
         self.reasons: list[str] = []
@@ -250,6 +252,10 @@ class ScriptedOrchestrator:
     async def list_holds(self) -> list[HoldRecord]:
         self._require_loop()
         return list(self.held)
+
+    async def debts(self) -> list[DebtRecord]:
+        self._require_loop()
+        return list(self.owed)
 
     async def decisions(
         self, service_id: str | None, *, limit: int = 20, before: int | None = None
