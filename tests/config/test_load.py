@@ -345,3 +345,28 @@ def test_a_file_names_itself_as_it_was_asked_for(
 def test_without_any_plugin_the_faults_say_so() -> None:
     with pytest.raises(ConfigFaults, match=r"unknown platform 'x', expected one of: \(there is"):
         parse("services: {shop: {platform: x}}", Path("p.yaml"), Registry({}, {}, {}))
+
+
+PLACES = """\
+services:
+  plain:
+    platform: process
+    process: {command: [a]}
+  bare: {platform: command}
+  flow: {release: {soak: 1m}, platform: command}
+"""
+
+
+@pytest.mark.parametrize(
+    ("service", "platform", "release"),
+    [("plain", (4, 5), (4, 5)), ("bare", (5, 20), (5, 20)), ("flow", (6, 41), (6, 10))],
+)
+def test_what_is_found_out_later_can_be_said_at_its_place(
+    config_of: ConfigOf, service: str, platform: tuple[int, int], release: tuple[int, int]
+) -> None:
+    places = config_of(PLACES).places[ServiceId(service)]
+    assert (places.platform[:2], places.release[:2]) == (platform, release)
+
+
+def test_a_service_that_was_only_moved_in_its_file_is_the_same(config_of: ConfigOf) -> None:
+    assert config_of(PLACES) == config_of("\n" + PLACES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prunella.config.changes import Changes, changes
-from prunella.config.faults import ConfigFaults, Fault
+from prunella.config.faults import ConfigFaults, Fault, Places
 from prunella.config.jsonschema import json_schema
 from prunella.config.load import from_mapping, load, parse
 from prunella.config.model import Config, ProbeConfig, ServiceConfig
@@ -15,6 +15,7 @@ __all__ = [
     "Config",
     "ConfigFaults",
     "Fault",
+    "Places",
     "ProbeConfig",
     "Registry",
     "ServiceConfig",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prunella.config import schema
-from prunella.config.faults import Report
+from prunella.config.faults import Places, Report
 from prunella.config.node import Node
 from prunella.config.registry import Registry
 from prunella.config.rules import check_file, check_healing, check_scale
@@ -43,6 +43,7 @@ class CheckedService:
     platform: Spec
     probes: tuple[CheckedProbe, ...]
     release: tuple[str | None, ReleaseSpec]
+    places: Places
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,14 @@ def _service(
     check_scale(node, subject, service, spec, report)
     if spec is None or probes is None or release is None:
         return None
-    return CheckedService(name, service, healing, spec, probes, release)
+    return CheckedService(name, service, healing, spec, probes, release, _places(node, service))
+
+
+def _places(node: Node, service: schema.Service) -> Places:
+    named = node.kid("platform")
+    assert named is not None, "a service without a platform is a fault"
+    platform = node.keys.get(service.platform, named.place)
+    return Places(platform, node.keys.get("release", platform))
 
 
 def _own_keys(

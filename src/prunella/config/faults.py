@@ -24,6 +24,16 @@ class Place(NamedTuple):
 START = Place(1, 1)
 
 
+class Places(NamedTuple):
+    """Where a service says what runs it and what it can be rolled back to.
+
+    Without a section of its own, such a thing is where the service names its platform.
+    """
+
+    platform: Place
+    release: Place
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One thing wrong. ``path`` is the file, or the dotted path in a Python mapping.

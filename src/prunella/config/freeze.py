@@ -32,6 +32,7 @@ def freeze(checked: Checked, path: Path | None) -> Config:
         services=MappingProxyType(
             {ServiceId(one.id): _service(one, file.defaults, folder) for one in checked.services}
         ),
+        places=MappingProxyType({ServiceId(one.id): one.places for one in checked.services}),
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from prunella.config.faults import Places
 from prunella.config.template import Template
 from prunella.core.model import ServiceId
 from prunella.core.policy import FleetPolicy, Policy
@@ -54,6 +55,7 @@ class Config:
         state_dir: absolute; need not exist.
         api: host and port to listen on (port 0: any free one); None: no API.
         services: at least one, in the order of the file.
+        places: of each service, for what is found out about it later; not a part of its meaning.
     """
 
     path: Path | None
@@ -63,3 +65,4 @@ class Config:
     retention_s: float
     fleet: FleetPolicy
     services: Mapping[ServiceId, ServiceConfig]
+    places: Mapping[ServiceId, Places] = field(compare=False)
