@@ -129,11 +129,15 @@ class DebtRecord(Wire):
 
 
 class Explanation(Wire):
-    """Why a service is treated as it is: the present decision and those before it."""
+    """Why a service is treated as it is: the present decision and those before it.
+
+    ``remarks`` is what its platform and its source of releases say of its configuration.
+    """
 
     service: ServiceHealth
     now: str
     vetoes: dict[str, str]
     next_look: datetime | None
     holds: list[HoldRecord]
+    remarks: list[str] = []
     decisions: list[DecisionRecord]

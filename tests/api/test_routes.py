@@ -28,7 +28,7 @@ SYSTEM_FIELDS = {
 DECISION_FIELDS = {"id", "serviceId", "timestamp", "reason", "detail", "symptom", "guards"}
 HOLD_FIELDS = {"serviceId", "owner", "reason", "placed", "expires"}
 DEBT_FIELDS = {"service", "kind", "before", "granted", "due", "extendedCount", "actionId"}
-WHY_FIELDS = {"service", "now", "vetoes", "nextLook", "holds", "decisions"}
+WHY_FIELDS = {"service", "now", "vetoes", "nextLook", "holds", "remarks", "decisions"}
 LIST_FIELDS = {"items", "next"}
 
 ROUTES: list[tuple[str, str, Any, int, set[str]]] = [

@@ -74,6 +74,28 @@ def prunella(
     return Command(serving[1], tmp_path)
 
 
+PLUGINS = """
+[prunella.platforms]
+remarking = prunella.testing.remarking:PLATFORM
+mute = prunella.testing.remarking:MUTE
+[prunella.releases]
+remarking = prunella.testing.remarking:RELEASE
+"""
+
+
+@pytest.fixture
+def plugged(alone: Command) -> Command:
+    """A command with no daemon, and with plugins of somebody else's installed."""
+    installed = alone.folder / "installed"
+    plugin = installed / "remarking-1.0.dist-info"
+    plugin.mkdir(parents=True)
+    (plugin / "METADATA").write_text("Metadata-Version: 2.1\nName: remarking\nVersion: 1.0\n")
+    (plugin / "entry_points.txt").write_text(PLUGINS)
+    before = alone.environ.get("PYTHONPATH")
+    alone.environ["PYTHONPATH"] = f"{installed}:{before}" if before else str(installed)
+    return alone
+
+
 @pytest.fixture
 def alone(tmp_path: Path) -> Command:
     """A command with no daemon: nothing can listen on port 1 but a service of the system."""

@@ -131,6 +131,14 @@ def test_why_says_what_was_not_done(prunella: Any, orchestrator: ScriptedOrchest
     assert lines[-1] == "  2026-01-01 00:00:00  vetoed: restart [backoff]"
 
 
+def test_why_tells_what_a_platform_says_of_the_configuration(
+    prunella: Any, orchestrator: ScriptedOrchestrator
+) -> None:
+    orchestrator.remarks = ["docker restarts it by itself as well"]
+    lines = prunella("why", "web").stdout.splitlines()
+    assert "  its configuration: docker restarts it by itself as well" in lines
+
+
 def test_a_pause_has_an_end_and_a_resume_lifts_it(prunella: Any) -> None:
     done = prunella("pause", "web", "--for", "1h", "--reason", "works")
     assert done.returncode == 0

@@ -13,6 +13,8 @@ SOURCES = HERE.parents[1] / "src"
 PLUGINS = """
 [prunella.platforms]
 process = prunella.testing.crash:PLATFORM
+remarking = prunella.testing.remarking:PLATFORM
+mute = prunella.testing.remarking:MUTE
 [prunella.stores]
 sqlite = prunella.testing.crash:STORE
 """

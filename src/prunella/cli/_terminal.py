@@ -9,8 +9,8 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -86,6 +86,29 @@ def waiting(words: str) -> AbstractContextManager[object]:
     from rich.text import Text  # noqa: PLC0415 - slow
 
     return _console(sys.stderr).status(Text(clean(words)))
+
+
+@contextmanager
+def counting(words: str, total: int) -> Generator[Callable[[], None]]:
+    """A bar on stderr while many things are done; what it gives is called after each."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress  # noqa: PLC0415 - slow
+
+    columns = (clean(words), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=_console(sys.stderr), transient=True) as progress:
+        bar = progress.add_task("", total=total)
+        yield lambda: progress.advance(bar)
+
+
+def keep_log_out() -> None:
+    """What plugins log while they are asked is for a daemon; their answer is for people."""
+    import logging  # noqa: PLC0415 - slow
+
+    import structlog  # noqa: PLC0415
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
 def moment(text: str | None) -> str:

@@ -33,6 +33,8 @@ def _lines(told: Mapping[str, Any]) -> Iterator[str]:
         yield f"  refused by {guard}: {reason}"
     for hold in told["holds"]:
         yield f"  {hold_line(hold)}"
+    for remark in told["remarks"]:
+        yield f"  its configuration: {remark}"
     if told["nextLook"]:
         yield f"Next look: {_terminal.moment(told['nextLook'])}"
     if told["decisions"]:

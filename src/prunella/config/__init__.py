@@ -7,7 +7,7 @@ from prunella.config.faults import ConfigFaults, Fault, Places
 from prunella.config.jsonschema import json_schema
 from prunella.config.load import from_mapping, load, parse
 from prunella.config.model import Config, ProbeConfig, ServiceConfig
-from prunella.config.places import state_folder
+from prunella.config.places import make_state_folder, state_folder
 from prunella.config.registry import Registry
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "from_mapping",
     "json_schema",
     "load",
+    "make_state_folder",
     "parse",
     "state_folder",
 ]

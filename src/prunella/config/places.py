@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from prunella.errors import PermanentError
 from prunella.spec import Spec
 
 STORE_FILE = "prunella.db"
@@ -28,6 +29,21 @@ def state_folder(environ: Mapping[str, str] | None = None, user: int | None = No
     xdg = Path(environ.get("XDG_STATE_HOME", ""))
     home = Path(environ.get("HOME") or "/")
     return (xdg if xdg.is_absolute() else home / ".local" / "state") / "prunella"
+
+
+def make_state_folder(folder: Path) -> None:
+    """Make it, unless it is there.
+
+    Raises:
+        PermanentError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PermanentError(
+            f"the state folder {folder} cannot be made ({error.strerror}): "
+            "name another one with state_dir, or with PRUNELLA_STATE_DIR"
+        ) from error
 
 
 def absolute_store(url: str, folder: Path) -> str:

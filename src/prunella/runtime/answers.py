@@ -126,6 +126,7 @@ class Answers:
             vetoes={veto.guard: veto.reason for veto in decision.vetoes},
             next_look=None if wake_at is None else wall_of(wake_at, now),
             holds=[to_hold(hold) for hold in self._holds_on(ward.config.id)],
+            remarks=[remark.message for remark in ward.remarks],
             decisions=past,
         )
 

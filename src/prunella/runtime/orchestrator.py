@@ -7,13 +7,19 @@ from collections.abc import Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from random import Random
 from typing import Any, Self
 
 import structlog
 
-from prunella.config import Changes, Config, ServiceConfig, changes, from_mapping
+from prunella.config import (
+    Changes,
+    Config,
+    ServiceConfig,
+    changes,
+    from_mapping,
+    make_state_folder,
+)
 from prunella.core.decide import Forced
 from prunella.core.ledger import Entry, EntryKind
 from prunella.core.model import (
@@ -36,6 +42,7 @@ from prunella.plugins import open_store
 from prunella.ports import Clock, Store
 from prunella.runtime.answers import Answers
 from prunella.runtime.clock import SystemClock
+from prunella.runtime.examination import Examiner
 from prunella.runtime.fleet import Fleet
 from prunella.runtime.journal import Journal
 from prunella.runtime.lease import Lease
@@ -142,6 +149,9 @@ class SelfHealingOrchestrator(Answers):
         self._fleet = Fleet(self.config.fleet if self.config is not None else FleetPolicy())
         self._pulse = Pulse(self._clock, self._fleet.policy.stall_s)
         self._scheduler = Scheduler(self._clock, self._random)
+        self._examiner = Examiner(
+            self._clock, lambda: [ward.examine for ward in self._wards.values()]
+        )
         self._world = World(
             self._clock,
             store,
@@ -157,6 +167,7 @@ class SelfHealingOrchestrator(Answers):
         self._parts = asyncio.get_running_loop().create_task(self._run_parts())
         for ward in wards:
             await ward.start(rows.get(ward.config.id))
+        self._examiner.hasten()
         self._say(EntryKind.DAEMON, {"what": "monitoring started", "services": str(len(wards))})
         self._publish(Topic.MONITORING_STARTED, {"services": len(wards)})
 
@@ -207,6 +218,7 @@ class SelfHealingOrchestrator(Answers):
         self._wanted = dict(config.services)
         for id_ in (*found.changed, *found.added):
             await self._admit(config.services[id_]).start(rows.get(id_))
+        self._examiner.hasten()
         self._say(EntryKind.DAEMON, {"what": "configuration reloaded"})
         return found
 
@@ -288,18 +300,9 @@ class SelfHealingOrchestrator(Answers):
         url = given
         if url is None:
             assert self.config is not None, "without a configuration the store is given"
-            self._make_state_dir(self.config.state_dir)
+            make_state_folder(self.config.state_dir)
             url = self.config.store
         return open_store(url)
-
-    def _make_state_dir(self, folder: Path) -> None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise PermanentError(
-                f"the state folder {folder} cannot be made ({error.strerror}): "
-                "name another one with state_dir, or with PRUNELLA_STATE_DIR"
-            ) from error
 
     def _admit(self, config: ServiceConfig) -> Ward:
         assert self.config is not None, "a registered service brings a config"
@@ -328,6 +331,7 @@ class SelfHealingOrchestrator(Answers):
             "scheduler": self._scheduler.run,
             "pulse": self._pulse.run,
             "journal": self._journal.run,
+            "examination": self._examiner.run,
             "self": lambda: watch_self(self._clock, self._pulse, self._lease, self._fleet),
             "retention": lambda: forget(self._clock, store, self._epoch, self._retention_s),
         }
@@ -357,6 +361,7 @@ class SelfHealingOrchestrator(Answers):
         await self._dismiss(ward.config.id, leave=True)
         rows = {row.service: row for row in await self._require_store().load()}
         await self._admit(ward.config).start(rows.get(ward.config.id))
+        self._examiner.hasten()
 
     def _fail(self, error: BaseException) -> None:
         _log.critical("prunella-failed", error=str(error), exc_info=error)

@@ -4,16 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import structlog
 
+from prunella.config import ServiceConfig
 from prunella.core.model import Action, ActionKind, Epoch, Run, Scope, ServiceId, Status
 from prunella.core.policy import Policy
 from prunella.errors import PermanentError, TransientError
-from prunella.ports import Platform, Release, SupportsCompletion, SupportsTestimony
+from prunella.plugins import PlatformContext, ReleaseContext, platforms, releases
+from prunella.ports import (
+    Clock,
+    FactListener,
+    Platform,
+    Release,
+    SupportsCompletion,
+    SupportsTestimony,
+)
 
 _log = structlog.get_logger("prunella.target")
 _SCALING = (ActionKind.SCALE_UP, ActionKind.SCALE_DOWN)
+
+
+def build(
+    service: ServiceConfig, clock: Clock, state_dir: Path, on_fact: FactListener
+) -> tuple[Platform, Release | None]:
+    """What runs a service, and where its releases come from; neither has looked at it yet."""
+    folder = state_dir / "services" / service.id
+    platform = platforms()[service.platform].build(
+        service.platform_spec, PlatformContext(service.id, clock, folder, on_fact)
+    )
+    if service.release_kind is None:
+        return platform, None
+    context = ReleaseContext(service.id, clock, folder)
+    return platform, releases()[service.release_kind].build(service.release_spec, context)
 
 
 class Target:

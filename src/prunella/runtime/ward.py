@@ -15,13 +15,15 @@ from prunella.core.health import ProbeKey
 from prunella.core.ledger import Entry, EntryKind, ServiceRow, Veto
 from prunella.core.machine import Phase
 from prunella.core.model import ActionId, Fact, InstanceId, Instant, Observation, Verdict
-from prunella.plugins import PlatformContext, ProbeContext, ReleaseContext, platforms, releases
-from prunella.ports import Probe, Release, Remark, SupportsLifecycle
+from prunella.plugins import ProbeContext
+from prunella.ports import Probe, Remark, SupportsLifecycle
 from prunella.runtime.engine import Engine
+from prunella.runtime.examination import examine
 from prunella.runtime.probing import Probing
 from prunella.runtime.pulse import Pulse
 from prunella.runtime.record import World
 from prunella.runtime.scheduler import Job, Scheduler
+from prunella.runtime.target import build
 
 _log = structlog.get_logger("prunella.ward")
 _TICK_S = 0.001  # a loop of whole milliseconds rounds down, and would wake us for nothing
@@ -57,15 +59,7 @@ class Ward:
         self._again = False
         self._stopping = False
         self._timer: asyncio.TimerHandle | None = None
-        folder = state_dir / "services" / config.id
-        self.platform = platforms()[config.platform].build(
-            config.platform_spec, PlatformContext(config.id, world.clock, folder, self._on_fact)
-        )
-        self.release_source: Release | None = None
-        if config.release_kind is not None:
-            self.release_source = releases()[config.release_kind].build(
-                config.release_spec, ReleaseContext(config.id, world.clock, folder)
-            )
+        self.platform, self.release_source = build(config, world.clock, state_dir, self._on_fact)
         self._probing = Probing(
             config.probes,
             ProbeContext(config.id, world.clock, self.pids),
@@ -131,6 +125,20 @@ class Ward:
             self._again = True
             return
         self._driver = asyncio.get_running_loop().create_task(self._drive())
+
+    async def examine(self) -> None:
+        """Look whether platform and source of releases can do their work, and remember it."""
+        try:
+            found = await examine(self.platform, self.release_source)
+        except Exception:  # noqa: BLE001 - a defect in this makes us none the wiser, and that is all
+            if not self._stopping:  # else what was asked had been closed meanwhile
+                _log.exception("examination-defect", service=self.config.id)
+            return
+        before, self.remarks = self.remarks, tuple(finding.remark for finding in found)
+        for remark in self.remarks:
+            if remark not in before:
+                words = {"fault": remark.fault, "message": remark.message}
+                _log.warning("remark", service=self.config.id, **words)
 
     async def force(self, forced: Forced) -> ActionId | tuple[Veto, ...]:
         async with self._lock:

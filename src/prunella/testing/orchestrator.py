@@ -66,6 +66,7 @@ class ScriptedOrchestrator:
         self.decided: list[DecisionRecord] = []
         self.held: list[HoldRecord] = []
         self.owed: list[DebtRecord] = []
+        self.remarks: list[str] = []
         self.outcomes: dict[str, str] = {}
         self.vetoes: dict[str, Mapping[str, str]] = {}
         self.reasons: list[str] = []
@@ -279,5 +280,6 @@ class ScriptedOrchestrator:
             vetoes=vetoes,
             next_look=START + timedelta(seconds=5),
             holds=[one for one in self.held if one.service_id in {None, service_id}],
+            remarks=self.remarks,
             decisions=[one for one in reversed(self.decided) if one.service_id == service_id],
         )
