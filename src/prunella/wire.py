@@ -53,8 +53,19 @@ class HealingAction(Wire):
     before: str = ""
 
 
+class Replicas(Wire):
+    """How many instances of a service run, and how many there should be."""
+
+    running: int
+    desired: int
+
+
 class ServiceHealth(Wire):
-    """One service now. ``uptime`` is % of the last 24 h that were seen, times are ms."""
+    """One service now. ``uptime`` is % of the last 24 h that were seen, times are ms.
+
+    ``replicas`` is absent while its platform cannot tell, and ``revision``, the version that is
+    deployed, where nobody knows one.
+    """
 
     id: str
     name: str
@@ -69,6 +80,8 @@ class ServiceHealth(Wire):
     detail: str
     symptom: str | None = None
     paused: bool = False
+    replicas: Replicas | None = None
+    revision: str | None = None
 
 
 class SystemHealth(Wire):

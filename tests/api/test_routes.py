@@ -14,7 +14,7 @@ HEAL = "/api/v1/services/{service}/heal"
 HOLD = "/api/v1/holds/{service}"
 SERVICE_FIELDS = {
     "id", "name", "status", "uptime", "lastCheck", "responseTime", "errorRate", "restartCount",
-    "lastRestart", "phase", "detail", "symptom", "paused",
+    "lastRestart", "phase", "detail", "symptom", "paused", "replicas", "revision",
 }  # fmt: skip
 ACTION_FIELDS = {
     "id", "serviceId", "action", "reason", "timestamp", "success", "recoveryTime", "downtime",

@@ -16,8 +16,8 @@ import pytest
 
 from prunella.cli._client import BadAddressError, Client
 from prunella.runtime.notices import Topic
-from prunella.testing.orchestrator import ScriptedOrchestrator
-from prunella.wire import DebtRecord, DecisionRecord, HealingAction
+from prunella.testing.orchestrator import ScriptedOrchestrator, service
+from prunella.wire import DebtRecord, DecisionRecord, HealingAction, Replicas
 
 ASKING = [
     ["status"],
@@ -77,6 +77,24 @@ def test_status_as_json_is_the_system_health_as_it_is(
     assert done.stdout.isascii()
 
 
+def test_status_shows_replicas_and_versions_where_they_are_known(
+    prunella: Any, orchestrator: ScriptedOrchestrator
+) -> None:
+    header = prunella("status").stdout.splitlines()[2].split()
+    assert "REPLICAS" not in header
+    assert "VERSION" not in header
+    digest = f"sha256:{'0a' * 32}"
+    orchestrator.services["web"] = service(
+        "web", replicas=Replicas(running=1, desired=2), revision=digest
+    )
+    lines = prunella("status").stdout.splitlines()
+    rows = [dict(zip(lines[2].split(), line.split(), strict=False)) for line in lines[3:5]]
+    assert [row["REPLICAS"] for row in rows] == ["1/2", "-"]
+    assert [line.split()[-1] for line in lines[2:5]] == ["VERSION", "0a0a0a0a", "-"]
+    seen = prunella("why", "web").stdout.splitlines()[1]
+    assert seen == f"Seen: 1 of 2 replicas, version {digest}, last check 2026-01-01 12:00:00"
+
+
 @pytest.mark.parametrize(("outcome", "code"), [("recovered", 0), ("ineffective", 1)])
 def test_heal_ends_as_the_healing_did(
     prunella: Any, orchestrator: ScriptedOrchestrator, outcome: str, code: int
@@ -123,7 +141,8 @@ def test_why_says_what_was_not_done(prunella: Any, orchestrator: ScriptedOrchest
     ]  # fmt: skip
     lines = prunella("why", "db").stdout.splitlines()
     assert lines[0].startswith("db is failed (down): ")
-    assert lines[1:4] == [
+    assert lines[1:5] == [
+        "Seen: last check 2026-01-01 12:00:00",
         "Healing is watching. waiting",
         "  refused by backoff: wait 3 s",
         "Next look: 2026-01-01 12:00:05",
@@ -196,7 +215,7 @@ def test_debt_shows_what_is_still_to_be_taken_back(
         ({"action": "rollback", "revision": "v1", "before": "v2"}, "rollback v2 → v1"),
         (
             {"action": "rollback", "revision": f"shop@sha256:{'0a' * 32}", "before": "b1" * 20},
-            "rollback b1b1b1b1b1b1 → shop@sha256:0a0a0a0a0a0a",
+            "rollback b1b1b1b1 → shop@0a0a0a0a",
         ),
         ({"action": "scale-up", "replicas": 5}, "scale-up to 5"),
     ],
@@ -251,12 +270,12 @@ def _publisher(orchestrator: ScriptedOrchestrator) -> Any:
     return stop
 
 
-@pytest.mark.parametrize("no_colour", ["", "1"])
-def test_colour_is_for_terminals_whose_owner_wants_it(prunella: Any, no_colour: str) -> None:
+def on_a_terminal(prunella: Any, *words: str, **environ: str) -> bytes:
+    """What a command shows on a terminal of 80 columns."""
     ours, its = pty.openpty()
-    environ = prunella.environ | {"TERM": "xterm-256color", "NO_COLOR": no_colour}
+    environ = prunella.environ | {"TERM": "xterm-256color", "COLUMNS": "80"} | environ
     process = subprocess.Popen(
-        prunella.line("status"), env=environ, stdout=its, stdin=its, stderr=its
+        prunella.line(*words), env=environ, stdout=its, stdin=its, stderr=its
     )
     os.close(its)
     shown = b""
@@ -268,4 +287,26 @@ def test_colour_is_for_terminals_whose_owner_wants_it(prunella: Any, no_colour: 
     finally:
         os.close(ours)
     assert process.wait(timeout=20) == 0
+    return shown
+
+
+@pytest.mark.parametrize("no_colour", ["", "1"])
+def test_colour_is_for_terminals_whose_owner_wants_it(prunella: Any, no_colour: str) -> None:
+    shown = on_a_terminal(prunella, "status", NO_COLOR=no_colour)
     assert (b"\x1b[" in shown) == (not no_colour)
+
+
+def test_status_fits_a_terminal_of_80_columns(
+    prunella: Any, orchestrator: ScriptedOrchestrator
+) -> None:
+    orchestrator.begin_anew(
+        service(
+            "payments-1", "recovering", uptime=99.98, response_time=9999.0, error_rate=1.0,
+            restart_count=12345, replicas=Replicas(running=10, desired=12), revision="0a" * 20,
+        )
+    )  # fmt: skip
+    lines = on_a_terminal(prunella, "status", NO_COLOR="1").decode().splitlines()
+    table = lines[lines.index("") + 1 :]
+    assert len(table) == 2, "nothing is folded"
+    assert max(map(len, table)) <= 80
+    assert table[1].split()[5:] == ["9999", "ms", "100", "%", "12345", "0a0a0a0a"]

@@ -28,7 +28,7 @@ _STYLES = {
     "observed": "cyan",
     "failed": "bold red",
 }
-_DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{20,}\b")  # of an image, or a commit
+_DIGEST = re.compile(r"\b(?:sha256:)?([0-9a-f]{8})[0-9a-f]{24,}\b")  # of an image, or a commit
 _PIPE_WIDTH = 400  # no terminal to fit: lines stay whole for grep
 
 
@@ -142,6 +142,11 @@ def deed(action: Mapping[str, Any]) -> str:
         return kind
     before = version(action.get("before") or "")
     return f"{kind} {before} → {to}" if before else f"{kind} to {to}"
+
+
+def percent(value: float, digits: int) -> str:
+    """`value` is in percent already; noughts that say nothing are left out."""
+    return f"{float(f'{value:.{digits}f}'):g} %"
 
 
 def outcome(action: Mapping[str, Any]) -> str:

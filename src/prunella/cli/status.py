@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import typer
@@ -11,8 +11,9 @@ from prunella.cli import _terminal
 from prunella.cli._client import connect
 from prunella.cli._options import Api, Json
 
-_COLUMNS = ("SERVICE", "STATUS", "UPTIME", "RESPONSE", "ERRORS", "RESTARTS", "CHECKED", "DETAIL")
 _WORDS = ("healthy", "degraded", "failed", "recovering", "unknown")
+
+Service = Mapping[str, Any]
 
 
 def command(ctx: typer.Context, *, as_json: Json = False, api: Api = None) -> None:
@@ -22,9 +23,15 @@ def command(ctx: typer.Context, *, as_json: Json = False, api: Api = None) -> No
         _terminal.say_json(health)
         return
     _terminal.say(_summary(health))
-    if health["services"]:
+    services: Sequence[Service] = health["services"]
+    if services:
+        columns = _columns(services)
+        rows = ([show(service) for show in columns.values()] for service in services)
         _terminal.say("")
-        _terminal.say_table(_COLUMNS, map(_row, health["services"]))
+        _terminal.say_table(tuple(columns), rows)
+    details = [f"{service['id']}: {service['detail']}" for service in services if service["detail"]]
+    if details:
+        _terminal.say("", *details)
 
 
 def _summary(health: Mapping[str, Any]) -> str:
@@ -38,15 +45,31 @@ def _summary(health: Mapping[str, Any]) -> str:
     )
 
 
-def _row(service: Mapping[str, Any]) -> tuple[str, ...]:
+def _columns(services: Sequence[Service]) -> dict[str, Callable[[Service], str]]:
+    """Columns with how each shows a service; those that nothing is known for are left out."""
+    known = {key for service in services for key in ("replicas", "revision") if service.get(key)}
+    columns: dict[str, Callable[[Service], str]] = {
+        "SERVICE": lambda service: service["id"],
+        "STATUS": lambda service: service["status"] + (" (paused)" if service["paused"] else ""),
+    }
+    if "replicas" in known:
+        columns["REPLICAS"] = _replicas
+    columns |= {
+        "UPTIME": _uptime,
+        "RESPONSE": lambda service: _terminal.milliseconds(service["responseTime"]),
+        "ERRORS": lambda service: _terminal.percent(service["errorRate"] * 100, 1),
+        "RESTARTS": lambda service: str(service["restartCount"]),
+    }
+    if "revision" in known:
+        columns["VERSION"] = lambda service: _terminal.version(service.get("revision") or "-")
+    return columns
+
+
+def _replicas(service: Service) -> str:
+    found = service.get("replicas")
+    return f"{found['running']}/{found['desired']}" if found else "-"
+
+
+def _uptime(service: Service) -> str:
     uptime = service["uptime"]
-    return (
-        service["id"],
-        service["status"] + (" (paused)" if service["paused"] else ""),
-        "-" if uptime is None else f"{uptime:.2f} %",
-        _terminal.milliseconds(service["responseTime"]),
-        f"{service['errorRate'] * 100:.1f} %",
-        str(service["restartCount"]),
-        _terminal.moment(service["lastCheck"]),
-        service["detail"],
-    )
+    return "-" if uptime is None else _terminal.percent(uptime, 2)

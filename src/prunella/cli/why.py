@@ -28,6 +28,8 @@ def _lines(told: Mapping[str, Any]) -> Iterator[str]:
     symptom = f" ({service['symptom']})" if service.get("symptom") else ""
     detail = f": {service['detail']}" if service["detail"] else ""
     yield f"{service['id']} is {service['status']}{symptom}{detail}"
+    if seen := ", ".join(_seen(service)):
+        yield f"Seen: {seen}"
     yield f"Healing is {service['phase']}. {told['now']}".rstrip()
     for guard, reason in told["vetoes"].items():
         yield f"  refused by {guard}: {reason}"
@@ -43,6 +45,15 @@ def _lines(told: Mapping[str, Any]) -> Iterator[str]:
         guards = f" [{', '.join(decision['guards'])}]" if decision["guards"] else ""
         words = ": ".join(word for word in (decision["reason"], decision["detail"]) if word)
         yield f"  {_terminal.moment(decision['timestamp'])}  {words}{guards}"
+
+
+def _seen(service: Mapping[str, Any]) -> Iterator[str]:
+    if replicas := service.get("replicas"):
+        yield f"{replicas['running']} of {replicas['desired']} replicas"
+    if revision := service.get("revision"):
+        yield f"version {revision}"
+    if last := service.get("lastCheck"):
+        yield f"last check {_terminal.moment(last)}"
 
 
 def hold_line(hold: Mapping[str, Any]) -> str:

@@ -8,13 +8,23 @@ from datetime import datetime, timedelta
 from prunella.core.health import status_word, uptime_ratio
 from prunella.core.ledger import Entry, HealingRecord
 from prunella.core.machine import Phase
-from prunella.core.model import Debt, Health, Hold, Instant, ServiceId, Stamp
+from prunella.core.model import (
+    Debt,
+    Health,
+    Hold,
+    InstanceState,
+    Instant,
+    ServiceId,
+    Stamp,
+    Status,
+)
 from prunella.runtime.engine import Engine
 from prunella.wire import (
     DebtRecord,
     DecisionRecord,
     HealingAction,
     HoldRecord,
+    Replicas,
     ServiceHealth,
     SystemHealth,
 )
@@ -114,7 +124,20 @@ def service_health(engine: Engine, now: Stamp, *, paused: bool) -> ServiceHealth
         detail=symptom.evidence if symptom is not None else detail,
         symptom=symptom.kind.value if symptom is not None else None,
         paused=paused,
+        replicas=None if engine.status is None else to_replicas(engine.status),
+        revision=_revision(engine),
     )
+
+
+def _revision(engine: Engine) -> str | None:
+    """What the platform says; what was deployed last, where it says nothing."""
+    status = engine.status
+    return (status.revision if status is not None else None) or engine.revision or None
+
+
+def to_replicas(status: Status) -> Replicas:
+    running_count = sum(one.state is InstanceState.RUNNING for one in status.instances)
+    return Replicas(running=running_count, desired=status.desired)
 
 
 def system_health(services: Sequence[ServiceHealth], action_count: int) -> SystemHealth:
