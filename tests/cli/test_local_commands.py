@@ -27,6 +27,7 @@ from prunella.core.model import (
     Stamp,
     SymptomKind,
 )
+from prunella.testing.remarking import UNREACHABLE
 
 HEAVY = [
     "asyncio", "fastapi", "psutil", "pydantic", "rich", "sqlalchemy", "structlog", "yaml",
@@ -162,6 +163,19 @@ def test_plugins_lists_each_kind_with_what_it_is(alone: Any) -> None:
     assert {("probe", "http"), ("store", "sqlite")} <= {(one["type"], one["kind"]) for one in told}
     assert all(one["description"] for one in told)
     assert alone("plugins").stdout.splitlines()[0].split() == ["TYPE", "KIND", "DESCRIPTION"]
+
+
+def test_platforms_tells_what_each_can_do_and_whether_it_is_reachable(plugged: Any) -> None:
+    told = {one["kind"]: one for one in json.loads(plugged("platforms", "--json").stdout)}
+    assert told["command"]["type"] == "platform"
+    assert (told["command"]["reachable"], told["command"]["reason"]) == (None, "")
+    assert told["mute"]["can"] == ["restart"]
+    assert (told["mute"]["reachable"], told["mute"]["reason"]) == (False, "no answer within 3 s")
+    remarking = plugged("platforms").stdout.splitlines()
+    assert remarking[0].split() == ["TYPE", "KIND", "CAN", "REACHABLE"]
+    rows = [" ".join(line.split()) for line in remarking]
+    assert f"platform remarking restart, scale-up no: {UNREACHABLE}" in rows
+    assert "release remarking rollback -" in rows
 
 
 @pytest.mark.parametrize("words", [["nonsense"], ["history", "-n", "0"]], ids=" ".join)
