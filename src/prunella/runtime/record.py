@@ -144,6 +144,11 @@ class Record:
         kept = tuple(a for a in view.attempts if a.at >= self._released_at or a.outcome is None)
         return view._replace(attempts=kept)
 
+    @property
+    def revision(self) -> str:
+        """The version that was deployed last, as far as is known; else empty."""
+        return self.versions[0].revision if self.versions else ""
+
     def debt(self, kind: ActionKind) -> Debt | None:
         return next((debt for debt in self.debts if debt.kind is kind), None)
 
@@ -258,8 +263,7 @@ class Record:
 
         Returns: whether another version has been deployed.
         """
-        known = self._marks[-1].revision if self._marks else ""
-        known = known or (self.versions[0].revision if self.versions else "")
+        known = self._marks[-1].revision if self._marks else self.revision
         deployed = bool(status.revision) and status.revision != known
         if status.revision and deployed:
             ours = rollback is not None and rollback.revision == status.revision

@@ -132,7 +132,7 @@ def service_health(engine: Engine, now: Stamp, *, paused: bool) -> ServiceHealth
 def _revision(engine: Engine) -> str | None:
     """What the platform says; what was deployed last, where it says nothing."""
     status = engine.status
-    return (status.revision if status is not None else None) or engine.revision or None
+    return (status.revision if status is not None else None) or engine.record.revision or None
 
 
 def to_replicas(status: Status) -> Replicas:
