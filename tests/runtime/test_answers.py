@@ -11,7 +11,7 @@ import pytest
 
 from prunella import SelfHealingOrchestrator
 from prunella.config import from_mapping
-from prunella.core.ledger import Finish, Grant, Holder, Intent, Mark, Step
+from prunella.core.ledger import Finish, Grant, Holder, Intent, Step
 from prunella.core.machine import Event, Phase
 from prunella.core.model import (
     Action,
@@ -107,16 +107,3 @@ async def test_health_says_how_many_replicas_run_and_should(
         await eventually(lambda: replicas() == Replicas(running=2, desired=2))
         os.kill(orchestrator.get_pids("shop")[0], signal.SIGKILL)
         await eventually(lambda: replicas() == Replicas(running=1, desired=2))
-
-
-async def test_health_says_which_version_was_deployed_last(
-    url: str, config_of: Callable[..., Any]
-) -> None:
-    async with earlier(url) as (store, epoch):
-        for revision in ("v1", "v2"):
-            mark = Mark(ServiceId("shop"), revision, SystemClock().stamp())
-            await store.mark(mark, epoch=epoch)
-    async with SelfHealingOrchestrator(config_of(), store=url) as orchestrator:
-        assert orchestrator.get_service_health("shop").revision == "v2"
-    async with SelfHealingOrchestrator(config_of(), store="memory://") as orchestrator:
-        assert orchestrator.get_service_health("shop").revision is None

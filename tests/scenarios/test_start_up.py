@@ -53,3 +53,17 @@ async def test_a_good_start_does_not_shorten_the_grace_of_the_next_one() -> None
     sim.at(100, partial(sim.crash, "web"))
     await sim.run(1000)
     assert [effect.at for effect in sim.effects] == [Instant(100)]
+
+
+async def test_what_somebody_else_has_started_is_not_condemned_for_the_run_before() -> None:
+    sim = Simulation()
+    await sim.start(["web"])
+    service = sim.services["web"]
+    sim.at(100, lambda: setattr(service, "stopped", True))
+    sim.at(100, partial(service.suffer, Ailment.REFUSING))
+    await sim.run(200)
+    assert "human" in [veto.guard for veto in sim.engines["web"].decision.vetoes]
+    service.stopped, service.warm_up_s = False, 4.0
+    sim.deploy("web", "")
+    await sim.run(600)
+    assert sim.effects == []

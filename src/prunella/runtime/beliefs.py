@@ -16,7 +16,15 @@ from prunella.core.health import (
     diagnose,
     fold,
 )
-from prunella.core.model import Health, InstanceId, Instant, Observation, Status, Verdict
+from prunella.core.model import (
+    Health,
+    InstanceId,
+    InstanceState,
+    Instant,
+    Observation,
+    Status,
+    Verdict,
+)
 from prunella.core.policy import Policy
 from prunella.core.verify import has_come_up
 
@@ -44,6 +52,7 @@ class Beliefs:
         "_ailing_since",
         "_per_instance",
         "_policy",
+        "_runs",
         "awaited",
         "changes",
         "diagnosis",
@@ -68,6 +77,7 @@ class Beliefs:
         self.grace_until = Instant(now + policy.grace_s)
         self.awaited: frozenset[InstanceId] = frozenset()
         self._ailing_since: Instant | None = None
+        self._runs: dict[InstanceId, str] | None = None  # not looked at yet
 
     @property
     def load(self) -> float | None:
@@ -104,10 +114,17 @@ class Beliefs:
             self.grace_until = seen.at
         return after
 
-    def look(self, status: Status | None) -> None:
-        """Take in what the platform says; instances that are new have yet to be measured."""
+    def look(self, status: Status | None, now: Instant) -> None:
+        """Take in what the platform says; instances that are new have yet to be measured.
+
+        A run that was not there before, whoever has started it, is not condemned for what was
+        seen of the one before it, and has its grace.
+        """
         self.status = status
-        if status is None or not self._per_instance:
+        if status is None:
+            return
+        self._meet(status, now)
+        if not self._per_instance:
             return
         present = {
             ProbeKey(index, instance.id)
@@ -118,6 +135,20 @@ class Beliefs:
             del self.vitals[key]
         for key in present - self.vitals.keys():
             self.vitals[key] = FRESH
+
+    def _meet(self, status: Status, now: Instant) -> None:
+        runs = {i.id: i.identity for i in status.instances if i.state is InstanceState.RUNNING}
+        before, self._runs = self._runs, runs
+        if before is None:
+            return
+        new = {id_ for id_, run in runs.items() if run != before.get(id_)}
+        if not new:
+            return
+        self.start_grace(now)
+        replaced = new == runs.keys()
+        for key in self.vitals:
+            if key.instance in new or (key.instance is None and replaced):
+                self.vitals[key] = FRESH
 
     def forget(self, now: Instant) -> None:
         """Begin anew: what was seen before an action is no evidence after it."""

@@ -176,9 +176,10 @@ class Engine:
         return self._take_in(await self._target.observe())
 
     def _take_in(self, status: Status | None) -> bool:
-        self.beliefs.look(status)
+        now = self._world.clock.now()
+        self.beliefs.look(status, now)
         if status is not None and self.record.notice(status, self._rollback()):
-            self.beliefs.start_grace(self._world.clock.now())
+            self.beliefs.start_grace(now)
         return self._reassess() or self.record.has_news
 
     def _rollback(self) -> Action | None:
