@@ -18,6 +18,8 @@ def age_s(then: Stamp, now: Stamp) -> float:
 
 def rebase(then: Stamp, now: Stamp) -> Instant:
     """`then` on the clock that `now.instant` is on; may be negative just after a reboot."""
+    if then.boot == now.boot:
+        return min(then.instant, now.instant)
     return Instant(now.instant - age_s(then, now))
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from prunella.core.ledger import Finish, HealingRecord, Holder, Intent
+from prunella.core.ledger import Attempt, Finish, HealingRecord, Holder, Intent
 from prunella.core.machine import Phase
 from prunella.core.model import ActionId, Outcome, Stamp
-from prunella.stores import _rules as rules
+from prunella.core.time import rebase
 
 
 @dataclass(slots=True)
@@ -20,14 +20,13 @@ class Move:
     finish: Finish | None = None
     ended: Stamp | None = None
 
-    def began(self) -> rules.Began:
+    def attempt(self, now: Stamp) -> Attempt:
         intent = self.intent
-        outcome = None if self.finish is None else self.finish.outcome
-        return (
+        return Attempt(
             intent.action.kind,
-            intent.at,
-            self.ended,
-            outcome,
+            rebase(intent.at, now),
+            None if self.ended is None else rebase(self.ended, now),
+            None if self.finish is None else self.finish.outcome,
             intent.actor,
             intent.incident,
         )

@@ -13,9 +13,7 @@ from prunella.core.model import (
     ActionId,
     ActionKind,
     Debt,
-    IncidentId,
     Instant,
-    Outcome,
     ServiceId,
     Stamp,
     Version,
@@ -27,9 +25,6 @@ KEPT_S = 4 * 3600.0  # guards look back so far: never forgotten, always in a vie
 HOLDER_TTL_S = 10.0  # a holder on another host whose last beat is older has died
 VIEW_CHUNK = 16  # attempts that are judged old together before the search for more ends
 VERSIONS_COUNT = 32  # deployments of one service that are kept
-
-Began = tuple[ActionKind, Stamp, Stamp | None, Outcome | None, str, IncidentId]
-"""An action as a view needs it: kind, at, ended, outcome, actor, incident."""
 
 
 def process_lives(pid: int, started: str) -> bool:
@@ -81,19 +76,17 @@ def unknown_action(action: ActionId) -> PermanentError:
     return PermanentError(f"no action {action}: there was none, or it is older than what is kept")
 
 
-def attempts(chunks: Iterable[Sequence[Began]], now: Stamp) -> Iterator[Attempt]:
-    """Attempts of the last 4 h and any that runs, from chunks of actions newest first.
+def attempts(chunks: Iterable[Sequence[Attempt]], now: Instant) -> Iterator[Attempt]:
+    """Those of the last 4 h and any that runs, from chunks of them newest first.
 
     Stamps of other boots may be out of order, so one old action does not end the search; a whole
     chunk of old ones does.
     """
     for chunk in chunks:
-        young = [began for began in chunk if began[3] is None or age_s(began[1], now) <= KEPT_S]
+        young = [one for one in chunk if one.outcome is None or now - one.at <= KEPT_S]
         if not young:
             return
-        for kind, at, ended, outcome, actor, incident in young:
-            ended_at = None if ended is None else rebase(ended, now)
-            yield Attempt(kind, rebase(at, now), ended_at, outcome, actor, incident)
+        yield from young
 
 
 def later(one: Stamp, other: Stamp) -> Stamp:

@@ -10,6 +10,7 @@ from itertools import islice
 
 from prunella.core.holds import in_force, is_live
 from prunella.core.ledger import (
+    Attempt,
     Entry,
     EntryKind,
     Finish,
@@ -321,7 +322,7 @@ class MemoryStore:
 
     def _view(self, service: ServiceId, now: Stamp) -> LedgerView:
         return LedgerView(
-            attempts=tuple(rules.attempts(self._chunks(service), now)),
+            attempts=tuple(rules.attempts(self._chunks(service, now), now.instant)),
             running=frozenset(self._running),
             fleet_started=tuple(rebase(at, now) for at in self._fleet),
             holds=in_force((hold for _, hold in self._holds.values()), service, now),
@@ -329,11 +330,11 @@ class MemoryStore:
             debts=self._debts(service, now),
         )
 
-    def _chunks(self, service: ServiceId) -> Iterator[list[rules.Began]]:
+    def _chunks(self, service: ServiceId, now: Stamp) -> Iterator[list[Attempt]]:
         moves = self._by_service.get(service, [])
         for end in range(len(moves), 0, -rules.VIEW_CHUNK):
             start = max(0, end - rules.VIEW_CHUNK)
-            yield [move.began() for move in reversed(moves[start:end])]
+            yield [move.attempt(now) for move in reversed(moves[start:end])]
 
     def _forget_moves(self, keep_from: Stamp, now: Stamp) -> None:
         owed = {action for action, _ in self._owed.values()}

@@ -8,16 +8,17 @@ from prunella.core.ledger import Mark
 from prunella.core.model import ServiceId
 from prunella.stores import _rules as rules
 from prunella.stores._sql import rows
+from prunella.stores._sql.prepared import Prepared
 from prunella.stores._sql.schema import versions
 
-_OF = select(versions).where(versions.c.service == bindparam("of")).order_by(versions.c.id.desc())
-_NEWEST = _OF.limit(1)
+_DOWN = select(versions).where(versions.c.service == bindparam("of")).order_by(versions.c.id.desc())
+_OF = Prepared(_DOWN)
+_NEWEST = _DOWN.limit(1)
 
 
 def of(connection: Connection, service: ServiceId) -> list[rules.Deployment]:
     """Newest first."""
-    found = connection.execute(_OF, {"of": service}).mappings()
-    return [rows.deployment(row) for row in found]
+    return [rows.deployment(row) for row in _OF.rows(connection, {"of": service})]
 
 
 def newest(connection: Connection, service: ServiceId) -> rules.Deployment | None:

@@ -8,16 +8,16 @@ from prunella.core.ledger import Grant
 from prunella.core.model import ActionId, ActionKind, Debt, ServiceId, Stamp
 from prunella.stores import _rules as rules
 from prunella.stores._sql import rows
+from prunella.stores._sql.prepared import Prepared
 from prunella.stores._sql.schema import debts
 
 _ALL = select(debts).order_by(debts.c.service, debts.c.kind)
-_OF = select(debts).where(debts.c.service == bindparam("of")).order_by(debts.c.kind)
+_OF = Prepared(select(debts).where(debts.c.service == bindparam("of")).order_by(debts.c.kind))
 _THIS = and_(debts.c.service == bindparam("of"), debts.c.kind == bindparam("as"))
 
 
 def of(connection: Connection, service: ServiceId, now: Stamp) -> tuple[Debt, ...]:
-    found = connection.execute(_OF, {"of": service}).mappings()
-    return tuple(_debt(row, now) for row in found)
+    return tuple(_debt(row, now) for row in _OF.rows(connection, {"of": service}))
 
 
 def everywhere(connection: Connection, now: Stamp) -> dict[ServiceId, tuple[Debt, ...]]:

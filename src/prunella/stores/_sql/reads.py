@@ -21,24 +21,22 @@ from sqlalchemy import (
 )
 
 from prunella.core.holds import in_force, is_live
-from prunella.core.ledger import Entry, EntryKind, Finish, LedgerView, Page, ServiceRow
+from prunella.core.ledger import Attempt, Entry, EntryKind, Finish, LedgerView, Page, ServiceRow
 from prunella.core.model import (
     ActionId,
-    ActionKind,
     Hold,
-    IncidentId,
     ServiceId,
     Stamp,
 )
 from prunella.core.policy import BURST
-from prunella.core.time import rebase
 from prunella.stores import _rules as rules
 from prunella.stores._sql import deployments, owed, rows
+from prunella.stores._sql.prepared import Prepared
 from prunella.stores._sql.schema import actions, holder, holds, ledger, services
 
 _LAST: Final = 2**63 - 1  # a cursor behind every line
 
-_ATTEMPTS = (
+_ATTEMPTS = Prepared(
     select(
         actions.c.id,
         actions.c.kind,
@@ -56,48 +54,35 @@ _ATTEMPTS = (
     .order_by(actions.c.id.desc())
     .limit(rules.VIEW_CHUNK)
 )
-_RUNNING_SERVICES = select(actions.c.service).where(actions.c.outcome.is_(None))
-_FLEET = (
+_RUNNING_SERVICES = Prepared(select(actions.c.service).where(actions.c.outcome.is_(None)))
+_FLEET = Prepared(
     select(actions.c.at_wall, actions.c.at_instant, actions.c.at_boot)
     .where(actions.c.observed == false())
     .order_by(actions.c.id.desc())
     .limit(BURST)
 )
-_HOLDS = select(holds).order_by(holds.c.id)
+_HOLDS = Prepared(select(holds).order_by(holds.c.id))
 _RUNNING = select(actions).where(actions.c.outcome.is_(None))
 _SERVICES = select(services).order_by(services.c.service)
 _ACTION = select(actions).where(actions.c.id == bindparam("of"))
 
 
 def view(connection: Connection, service: ServiceId, now: Stamp) -> LedgerView:
-    fleet = connection.execute(_FLEET).mappings()
     return LedgerView(
-        attempts=tuple(rules.attempts(_chunks(connection, service), now)),
-        running=frozenset(
-            ServiceId(name) for name in connection.execute(_RUNNING_SERVICES).scalars()
-        ),
-        fleet_started=tuple(rebase(rows.stamp("at", row), now) for row in fleet),
+        attempts=tuple(rules.attempts(_chunks(connection, service, now), now.instant)),
+        running=frozenset(ServiceId(row["service"]) for row in _RUNNING_SERVICES.rows(connection)),
+        fleet_started=tuple(rows.instant("at", row, now) for row in _FLEET.rows(connection)),
         holds=in_force(live_holds(connection, now), service, now),
         versions=tuple(rules.version(one, now) for one in deployments.of(connection, service)),
         debts=owed.of(connection, service, now),
     )
 
 
-def _chunks(connection: Connection, service: ServiceId) -> Iterator[list[rules.Began]]:
+def _chunks(connection: Connection, service: ServiceId, now: Stamp) -> Iterator[list[Attempt]]:
     before = _LAST
     while True:
-        found = connection.execute(_ATTEMPTS, {"of": service, "before": before}).mappings().all()
-        yield [
-            (
-                ActionKind(row["kind"]),
-                rows.stamp("at", row),
-                rows.stamp_or_none("ended", row),
-                rows.outcome(row),
-                row["actor"],
-                IncidentId(row["incident"]),
-            )
-            for row in found
-        ]
+        found = _ATTEMPTS.rows(connection, {"of": service, "before": before})
+        yield [rows.attempt(row, now) for row in found]
         if len(found) < rules.VIEW_CHUNK:
             return
         before = found[-1]["id"]
@@ -110,7 +95,7 @@ def running(connection: Connection, service: ServiceId) -> rows.Row | None:
 
 
 def live_holds(connection: Connection, now: Stamp) -> list[Hold]:
-    found = (rows.hold(row) for row in connection.execute(_HOLDS).mappings())
+    found = (rows.hold(row) for row in _HOLDS.rows(connection))
     return [hold for hold in found if is_live(hold, now)]
 
 

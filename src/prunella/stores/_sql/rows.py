@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import RowMapping
 
 from prunella.core.ledger import (
+    Attempt,
     Entry,
     EntryKind,
     Finish,
@@ -33,9 +35,10 @@ from prunella.core.model import (
     Stamp,
     SymptomKind,
 )
+from prunella.core.time import rebase
 from prunella.stores._rules import Deployment
 
-Row = RowMapping
+Row = Mapping[str, Any] | RowMapping
 Values = dict[str, Any]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -80,6 +83,14 @@ def stamp(name: str, row: Row | Values) -> Stamp:
 
 def stamp_or_none(name: str, row: Row) -> Stamp | None:
     return None if row[f"{name}_wall"] is None else stamp(name, row)
+
+
+def instant(name: str, row: Row, now: Stamp) -> Instant:
+    """A stored moment on the clock of `now`, as ``core.time.rebase`` has it."""
+    # Most are of this boot, and need no date: a view has dozens of them.
+    if row[f"{name}_boot"] == now.boot:
+        return min(Instant(row[f"{name}_instant"]), now.instant)
+    return rebase(stamp(name, row), now)
 
 
 def of_entry(entry: Entry, epoch: Epoch) -> Values:
@@ -164,6 +175,17 @@ def _symptom(row: Row) -> SymptomKind | None:
 
 def outcome(row: Row) -> Outcome | None:
     return None if row["outcome"] is None else Outcome(row["outcome"])
+
+
+def attempt(row: Row, now: Stamp) -> Attempt:
+    return Attempt(
+        ActionKind(row["kind"]),
+        instant("at", row, now),
+        None if row["ended_wall"] is None else instant("ended", row, now),
+        outcome(row),
+        row["actor"],
+        IncidentId(row["incident"]),
+    )
 
 
 def of_finish(finish: Finish, ended: Stamp) -> Values:

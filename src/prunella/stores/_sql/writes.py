@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, insert, select, update
-from sqlalchemy.exc import IntegrityError
 
 from prunella.core.holds import is_live
 from prunella.core.ledger import Entry, Holder, Intent, LedgerView, Mark, Step, Veto
@@ -23,6 +22,7 @@ from prunella.errors import StaleEpochError
 from prunella.stores import _lines as lines
 from prunella.stores import _rules as rules
 from prunella.stores._sql import deployments, owed, reads, rows
+from prunella.stores._sql.prepared import Prepared
 from prunella.stores._sql.schema import (
     actions,
     compacting,
@@ -34,19 +34,24 @@ from prunella.stores._sql.schema import (
     versions,
 )
 
-_EPOCH = select(holder.c.epoch, holder.c.holder)
-_LINE = insert(ledger)
-_ACTION = insert(actions)
-_FINISH = update(actions).where(
-    actions.c.id == bindparam("of"),
-    actions.c.service == bindparam("on"),
-    actions.c.outcome.is_(None),
+_EPOCH = Prepared(select(holder.c.epoch, holder.c.holder))
+_LINE = Prepared(insert(ledger).returning(ledger.c.seq))
+_ACTION = Prepared(insert(actions))
+_FINISH = Prepared(
+    update(actions).where(
+        actions.c.id == bindparam("of"),
+        actions.c.service == bindparam("on"),
+        actions.c.outcome.is_(None),
+    )
 )
-_SERVICE = insert(services)
-_STAND = update(services).where(services.c.service == bindparam("of"))
-_ACT = _STAND.values(
-    action_count=services.c.action_count + 1,
-    restart_count=services.c.restart_count + bindparam("restarts"),
+_SERVICE = Prepared(insert(services))
+_OF = update(services).where(services.c.service == bindparam("of"))
+_STAND = Prepared(_OF)
+_ACT = Prepared(
+    _OF.values(
+        action_count=services.c.action_count + 1,
+        restart_count=services.c.restart_count + bindparam("restarts"),
+    )
 )
 
 
@@ -75,8 +80,8 @@ def claim(connection: Connection, name: str, claimant: Holder, now: Stamp) -> Ep
 
 def require(connection: Connection, name: str, epoch: Epoch) -> None:
     """Raises: StaleEpochError: `epoch` is not the present holder's."""
-    row = connection.execute(_EPOCH).one_or_none()
-    if row is None or row.holder is None or row.epoch != epoch:
+    held = _EPOCH.rows(connection)
+    if not held or held[0]["holder"] is None or held[0]["epoch"] != epoch:
         raise StaleEpochError(f"epoch {epoch} of the store {name} has ended")
 
 
@@ -90,14 +95,13 @@ def release(connection: Connection) -> None:
 
 def append(connection: Connection, entry: Entry, epoch: Epoch) -> int:
     """Write one line; returns its sequence number."""
-    key = connection.execute(_LINE, rows.of_entry(entry, epoch)).inserted_primary_key
-    assert key is not None
-    seq: int = key[0]
+    (line,) = _LINE.rows(connection, rows.of_entry(entry, epoch))
+    seq: int = line["seq"]
     return seq
 
 
 def note(connection: Connection, entries: Sequence[Entry], epoch: Epoch) -> None:
-    connection.execute(_LINE, [rows.of_entry(entry, epoch) for entry in entries])
+    connection.execute(insert(ledger), [rows.of_entry(entry, epoch) for entry in entries])
 
 
 def begin(
@@ -113,8 +117,8 @@ def begin(
         return vetoes
     seq = append(connection, lines.of_intent(intent), epoch)
     try:
-        connection.execute(_ACTION, rows.of_intent(seq, intent))
-    except IntegrityError as error:
+        _ACTION.run(connection, rows.of_intent(seq, intent))
+    except connection.dialect.loaded_dbapi.IntegrityError as error:
         raise LeaseHeldError(service) from error
     if intent.ended is None:
         _act(connection, seq, intent)
@@ -143,7 +147,7 @@ def _act(connection: Connection, seq: int, intent: Intent) -> None:
     if restarts:
         standing["last_restart"] = rows.microseconds(intent.at.wall)
     service = intent.action.service
-    changed = connection.execute(_ACT, {"of": service, "restarts": restarts, **standing})
+    changed = _ACT.run(connection, {"of": service, "restarts": restarts, **standing})
     if not changed.rowcount:
         _first_stand(connection, service, standing, restarts=restarts, acted=1)
 
@@ -165,7 +169,7 @@ def _first_stand(
     acted: int = 0,
 ) -> None:
     row = {"service": service, **standing, "restart_count": restarts, "action_count": acted}
-    connection.execute(_SERVICE, row)
+    _SERVICE.run(connection, row)
 
 
 def advance(connection: Connection, step: Step, epoch: Epoch) -> None:
@@ -174,7 +178,7 @@ def advance(connection: Connection, step: Step, epoch: Epoch) -> None:
     if step.finish and outcome:
         ending = rows.of_finish(step.finish, step.at)
         which = {"of": step.finish.action, "on": step.service}
-        if not connection.execute(_FINISH, {**which, **ending}).rowcount:
+        if not _FINISH.run(connection, {**which, **ending}).rowcount:
             raise rules.not_running(step.finish.action, step.service)
         append(connection, outcome, epoch)
     standing: rows.Values = {
@@ -184,7 +188,7 @@ def advance(connection: Connection, step: Step, epoch: Epoch) -> None:
         "reason": rows.text(step.reason),
         "moved": append(connection, lines.of_step(step), epoch),
     }
-    if not connection.execute(_STAND, {"of": step.service, **standing}).rowcount:
+    if not _STAND.run(connection, {"of": step.service, **standing}).rowcount:
         _first_stand(connection, step.service, standing)
 
 

@@ -24,7 +24,7 @@ def _connect(address: str) -> sqlite3.Connection:
 def _begin_with(engine: Engine, statement: str) -> Engine:
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:  # pyright: ignore[reportUnusedFunction]
-        connection.exec_driver_sql(statement)
+        connection.connection.cursor().execute(statement)
 
     return engine
 
@@ -40,7 +40,7 @@ def writing(address: str) -> Engine:
         return connection
 
     # The lock is taken at the start: what the guards read stays true until the commit.
-    engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool)
+    engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool, paramstyle="named")
     return _begin_with(engine, "BEGIN IMMEDIATE")
 
 
@@ -52,5 +52,6 @@ def reading(address: str) -> Engine:
         poolclass=QueuePool,
         pool_size=READERS,
         max_overflow=0,
+        paramstyle="named",
     )
     return _begin_with(engine, "BEGIN")

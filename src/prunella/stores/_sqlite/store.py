@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -166,7 +166,7 @@ class SqliteStore:
         self._readers.dispose()
         if self._writing and self._journal:
             try:
-                await asyncio.wrap_future(self._writing.submit(self._journal.close))
+                await self._writing.submit(self._journal.close)
             finally:
                 self._writing.end()
 
@@ -226,7 +226,7 @@ class SqliteStore:
         journal = self._journal
         if journal is None or self._writing is None:
             raise PermanentError(f"store {self._path} was opened for reading only")
-        return await asyncio.wrap_future(self._writing.submit(lambda: job(journal)))
+        return await self._writing.submit(lambda: job(journal))
 
     def _require_open(self) -> None:
         if self._closed:
@@ -239,11 +239,9 @@ class SqliteStore:
         if self._writing is None or self._journal is None:
             return
         self._gathering = None
-        loop = asyncio.get_running_loop()
-        written = self._writing.submit(self._journal.flush)
-        written.add_done_callback(lambda done: loop.call_soon_threadsafe(self._flushed, done))
+        self._writing.submit(self._journal.flush).add_done_callback(self._flushed)
 
-    def _flushed(self, written: Future[bool]) -> None:
+    def _flushed(self, written: asyncio.Future[bool]) -> None:
         """Try again later if the disk was full. A doubtful file tells its next writer itself."""
         refused = written.exception() is None and not written.result()
         if refused and self._gathering is None and not self._closed:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable
-from concurrent.futures import Future
+from functools import partial
 from queue import SimpleQueue
 from threading import Thread
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -19,19 +21,20 @@ class Worker:
         self._thread = Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, job: Callable[[], T]) -> Future[T]:
-        """Queue `job`; its result, or what it raises, comes in the future."""
-        future: Future[T] = Future()
+    def submit(self, job: Callable[[], T]) -> asyncio.Future[T]:
+        """Queue `job`; its result, or what it raises, comes to the running event loop."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
 
         def run() -> None:
-            if not future.set_running_or_notify_cancel():
+            if future.cancelled():
                 return
             try:
-                result = job()
+                settle = partial(_succeed, future, job())
             except BaseException as error:  # noqa: BLE001 - it is the asker's, who will raise it
-                future.set_exception(error)
-            else:
-                future.set_result(result)
+                settle = partial(_fail, future, error)
+            with contextlib.suppress(RuntimeError):  # that loop has ended: nobody waits any more
+                loop.call_soon_threadsafe(settle)
 
         self._jobs.put(run)
         return future
@@ -46,3 +49,13 @@ class Worker:
             job()
             # A job holds its asker's values: not until the next one comes.
             del job
+
+
+def _succeed(future: asyncio.Future[T], result: T) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _fail(future: asyncio.Future[Any], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
