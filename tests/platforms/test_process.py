@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,13 +25,14 @@ from prunella.core.model import (
 )
 from prunella.errors import PermanentError, TransientError
 from prunella.platforms._child import Child
-from prunella.platforms._proc import Identity, read_stat
+from prunella.platforms._proc import Identity, is_unused, read_stat
 from prunella.platforms._testimony import of_process
 from prunella.platforms.process import ProcessSpec
 
 RESTART = Action(ActionKind.RESTART, ServiceId("web"))
 FIRST = Epoch(1)
 CHILD = "import subprocess, sys\nchild = subprocess.Popen([sys.executable, '-c', %r])"
+CHILD_APART = CHILD.replace("%r]", "%r], process_group=0")
 SAY_PID = "open('pid', 'w').write(str(child.pid))"
 WAIT = "import signal\nwhile True: signal.pause()"
 STUBBORN = (
@@ -282,10 +285,11 @@ async def test_grandchildren_do_not_outlive_a_stop(
     assert not lives(pid)
 
 
+@pytest.mark.parametrize("child", [CHILD, CHILD_APART], ids=["same group", "group of its own"])
 async def test_what_a_dead_run_left_behind_is_killed_before_the_next_one_starts(
-    bed: Bed, only: Only, until: Until, lives: Lives, tmp_path: Path
+    bed: Bed, only: Only, until: Until, lives: Lives, tmp_path: Path, child: str
 ) -> None:
-    platform = bed.build(CHILD % STUBBORN, SAY_PID, WAIT, cwd=tmp_path)
+    platform = bed.build(child % STUBBORN, SAY_PID, WAIT, cwd=tmp_path)
     await platform.ensure()
     await until((tmp_path / "deaf").exists)
     await until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
@@ -335,6 +339,21 @@ def test_a_zombie_counts_as_dead() -> None:
     os.waitpid(pid, 0)
     assert stat is not None
     assert not stat.alive
+
+
+@pytest.mark.parametrize("leaves", ["nobody", "a child", "a child in a group of its own"])
+def test_a_number_is_in_use_while_somebody_of_its_session_is_left(leaves: str) -> None:
+    stay = {
+        "nobody": "",
+        "a child": "os.fork() or os.read(0, 1)",
+        "a child in a group of its own": "os.fork() or (os.setpgid(0, 0), os.read(0, 1))",
+    }
+    argv = [sys.executable, "-c", f"import os\n{stay[leaves]}"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, start_new_session=True) as leader:
+        assert leader.stdin is not None
+        assert not is_unused(leader.pid, leader.stdin.fileno())
+        leader.wait()
+        assert is_unused(leader.pid, leader.stdin.fileno()) == (leaves == "nobody")
 
 
 async def test_a_process_whose_main_thread_has_ended_counts_as_alive(

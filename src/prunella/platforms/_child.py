@@ -22,6 +22,7 @@ from prunella.errors import PermanentError, TransientError
 from prunella.platforms._proc import (
     Identity,
     holds_its_pid,
+    is_unused,
     open_pidfd,
     read_stat,
     session_members,
@@ -38,7 +39,7 @@ class Launch:
     argv: Sequence[str]
     env: Mapping[str, str]
     cwd: Path
-    log: Path
+    log: str
 
 
 class Child:
@@ -144,9 +145,9 @@ class Child:
 
     def _on_readable(self) -> None:
         self._loop.remove_reader(self._pidfd)
-        # Before it is collected: until then its number, and with it its session, is its own.
-        self.survivors = session_members(self.identity)
         self.end = _collect(self._pidfd)
+        if not is_unused(self.identity.pid, self._pidfd):
+            self.survivors = session_members(self.identity)
         os.close(self._pidfd)
         self._gone.set()
         self._on_exit(self)
@@ -218,7 +219,7 @@ def _send(pidfd: int, signum: signal.Signals) -> None:
 
 def _start(launch: Launch) -> int:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-    log = os.open(str(launch.log), flags, 0o640)
+    log = os.open(launch.log, flags, 0o640)
     try:
         process = subprocess.Popen(  # noqa: S603 - an argument list from configuration, no shell
             launch.argv,
@@ -241,7 +242,7 @@ def _explain(error: OSError, launch: Launch) -> TransientError | PermanentError:
         return TransientError(f"cannot start {command}: {reason}")
     if error.filename == str(launch.cwd):
         return PermanentError(f"cannot start {command} in folder {launch.cwd}: {reason}")
-    if error.filename == str(launch.log):
+    if error.filename == launch.log:
         return PermanentError(f"cannot start {command}: log {launch.log}: {reason}")
     if error.errno == errno.ENOENT:
         return PermanentError(f"command not found: {command}")

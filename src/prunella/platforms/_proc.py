@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Self
@@ -82,12 +83,25 @@ def session_members(leader: Identity) -> tuple[Identity, ...]:
     Only of use while the session is known to be its own: right after its death, or before. A
     session whose leader is another run under the same number is not its own: empty.
     """
-    holder = read_stat(leader.pid)
-    if holder is not None and holder.ticks != leader.ticks:
-        return ()
-    return _living(
+    found = _living(
         (pid for pid in _pids() if pid != leader.pid and _session(pid) == leader.pid), leader.boot
     )
+    # A number is given away again when nobody of its session is left, and not before.
+    holder = read_stat(leader.pid)
+    return found if holder is None or holder.ticks == leader.ticks else ()
+
+
+def is_unused(pid: int, descriptor: int) -> bool:
+    """Whether no process, group or session has this number, so that nobody of its session lives.
+
+    The kernel does not take such a number for the owner of a descriptor (any, of ours). Asking
+    it costs microseconds; a walk through /proc costs one for each process of the machine.
+    """
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETOWN, pid)
+    except ProcessLookupError:
+        return True
+    return False
 
 
 class Marked(NamedTuple):

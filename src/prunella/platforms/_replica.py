@@ -44,7 +44,7 @@ class Terms:
 
     launch: Callable[[int, int, int], Launch]
     marker: Callable[[int], str]
-    log: Callable[[int], Path]
+    log: Callable[[int], str]
     stop_signal: signal.Signals
     stop_timeout_s: float
     log_size_bytes: int
@@ -169,7 +169,7 @@ class Replica:
 
     async def bound_log(self) -> None:
         """Rotate the log if it has grown too large; trouble with it is told in the detail."""
-        path = self._terms.log(self._number)
+        path = Path(self._terms.log(self._number))
         try:
             if log_size_bytes(path) > self._terms.log_size_bytes:
                 await asyncio.to_thread(rotate, path, self._terms.log_keep)
@@ -255,7 +255,6 @@ class Replica:
         return f"started {self.id} (pid {self._identity.pid})"
 
     async def _start(self) -> None:
-        await self.bound_log()
         run, terms = self._run + 1, self._terms
         try:
             if terms.ports is not None:
@@ -268,6 +267,7 @@ class Replica:
         self._child, self._identity, self._run = child, child.identity, run
         self._state = InstanceState.RUNNING
         self._detail = self._record(stopped=False)
+        await self.bound_log()
 
     async def _end(self) -> None:
         if self._child is not None:

@@ -12,6 +12,7 @@ import os
 import re
 import signal
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -99,6 +100,7 @@ class ProcessPlatform:
         self._spec = spec
         self._context = context
         self._records = Records(context.state_dir)
+        self._log_dir = context.state_dir / "log"
         self._instance_id = ""
         self._terms = self._agree()
         self._replicas: tuple[Replica, ...] = ()  # there is one at least, once it has been looked
@@ -257,9 +259,9 @@ class ProcessPlatform:
         )
         folder = self._log(0).parent
         try:
-            folder.mkdir(exist_ok=True)
+            self._log_dir.mkdir(exist_ok=True)
         except OSError as error:
-            raise TransientError(f"cannot make {folder}: {error.strerror}") from error
+            raise TransientError(f"cannot make {self._log_dir}: {error.strerror}") from error
 
     def _wanted(self) -> int:
         """What a scaling has left, unless the configuration asks for another number since."""
@@ -311,13 +313,19 @@ class ProcessPlatform:
             own[PORT_VARIABLE] = str(port)
         argv = [_filled(part, words) for part in self._spec.command]
         env = {name: _filled(value, words) for name, value in self._spec.env.items()}
-        return Launch(argv, {**os.environ, **env, **own}, self._spec.cwd, self._log(number))
+        return Launch(argv, {**_environment(), **env, **own}, self._spec.cwd, self._log(number))
 
     def _mark(self, number: int) -> str:
         return f"{self._instance_id}:{number}"
 
-    def _log(self, number: int) -> Path:
-        return self._context.state_dir / "log" / f"{number}.log"
+    def _log(self, number: int) -> str:
+        return f"{self._log_dir}/{number}.log"
+
+
+@cache
+def _environment() -> Mapping[str, str]:
+    """Prunella's own environment; decoding it anew for each start takes a while."""
+    return dict(os.environ)
 
 
 def _filled(text: str, words: Mapping[str, str]) -> str:
