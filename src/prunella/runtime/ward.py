@@ -57,6 +57,7 @@ class Ward:
         self._lock = asyncio.Lock()
         self._driver: asyncio.Task[None] | None = None
         self._again = False
+        self._facts: list[Fact] = []  # not in the log yet
         self._stopping = False
         self._timer: asyncio.TimerHandle | None = None
         self.platform, self.release_source = build(config, world.clock, state_dir, self._on_fact)
@@ -164,6 +165,14 @@ class Ward:
                     return
         except Exception as error:  # noqa: BLE001 - a defect is handed on, with its traceback
             self._crashed(self, error)
+        finally:
+            self._log_facts()
+
+    def _log_facts(self) -> None:
+        """After the steps that they led to: writing a line takes as long as deciding does."""
+        for fact in self._facts:
+            _log.info("fact", service=self.config.id, kind=fact.kind, detail=fact.detail)
+        self._facts.clear()
 
     async def _step(self) -> Instant | None:
         async with self._lock:
@@ -222,7 +231,7 @@ class Ward:
             self.wake()
 
     def _on_fact(self, fact: Fact) -> None:
-        _log.info("fact", service=self.config.id, kind=fact.kind, detail=fact.detail)
+        self._facts.append(fact)
         self.engine.tell()
         self.wake()
 
