@@ -47,13 +47,12 @@ class Child:
 
     Attributes:
         end: how it ended, in words; empty while it lives.
-        survivors: what lived on in its session when it ended.
     """
 
     def __init__(self, identity: Identity, pidfd: int, on_exit: Callable[[Child], None]) -> None:
         self.identity = identity
         self.end = ""
-        self.survivors: tuple[Identity, ...] = ()
+        self._survivors: tuple[Identity, ...] = ()
         self._pidfd = pidfd
         self._on_exit = on_exit
         self._gone = asyncio.Event()
@@ -112,12 +111,17 @@ class Child:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._gone.wait()
-                await _outlast(self.survivors)
+                await _outlast(self._survivors)
         try:
             async with asyncio.timeout(_KILL_S):
                 await self._kill()
         except TimeoutError:
             raise TransientError(f"pid {self.identity.pid} is there in spite of SIGKILL") from None
+
+    async def survivors(self) -> tuple[Identity, ...]:
+        """What lives on in its session, once it has ended."""
+        await self._gone.wait()
+        return self._survivors
 
     def release(self) -> None:
         """Stop watching, without touching the run."""
@@ -129,8 +133,8 @@ class Child:
         if self.alive:
             _send(self._pidfd, signal.SIGKILL)
             self._signal_group(signal.SIGKILL)
-            await self._gone.wait()
-        await _end(self.survivors, lambda: session_members(self.identity))
+        await _end(await self.survivors(), lambda: session_members(self.identity))
+        self._survivors = ()
 
     def _signal_group(self, signum: signal.Signals) -> None:
         # An adopted run may be gone and its number another's: a group is only known by number.
@@ -144,13 +148,19 @@ class Child:
             raise PermanentError(f"pid {self.identity.pid} may not be signalled") from error
 
     def _on_readable(self) -> None:
+        # Told first: while it is buried, its healing has begun.
         self._loop.remove_reader(self._pidfd)
-        self.end = _collect(self._pidfd)
+        self.end = _how_it_ended(self._pidfd)
+        self._on_exit(self)
+        self._loop.call_soon(self._bury)
+
+    def _bury(self) -> None:
+        with contextlib.suppress(ChildProcessError):  # adopted: not ours to collect
+            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
         if not is_unused(self.identity.pid, self._pidfd):
-            self.survivors = session_members(self.identity)
+            self._survivors = session_members(self.identity)
         os.close(self._pidfd)
         self._gone.set()
-        self._on_exit(self)
 
 
 async def end_survivors(
@@ -263,9 +273,9 @@ def why_not(launch: Launch) -> str:
     return f"command not found: {command}"
 
 
-def _collect(pidfd: int) -> str:
+def _how_it_ended(pidfd: int) -> str:
     try:
-        ended = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+        ended = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return "exited"  # adopted: only its parent is told how
     if ended is None:

@@ -64,6 +64,7 @@ class Replica:
         self._terms = terms
         self._lock = asyncio.Lock()
         self._child: Child | None = None
+        self._dead: Child | None = None  # ended, and what it left behind is not known yet
         self._identity: Identity | None = None
         self._survivors: tuple[Identity, ...] = ()
         self._run = 0
@@ -276,6 +277,9 @@ class Replica:
                 await self._child.stop(self._terms.stop_signal, self._terms.stop_timeout_s)
             finally:
                 self._ending = False
+        if self._dead is not None:
+            self._survivors = await self._dead.survivors()
+            self._dead = None
         if self._survivors:
             await end_survivors(self._survivors, self._still_there)
             self._survivors = ()
@@ -287,7 +291,7 @@ class Replica:
         return self._terms.records.write(self._number, record)
 
     def _on_exit(self, child: Child) -> None:
-        self._child, self._survivors = None, child.survivors
+        self._child, self._dead = None, child
         if self._ending:
             self._state, self._detail = InstanceState.EXITED, "ended by Prunella"
         else:
