@@ -38,7 +38,7 @@ STANDING = {
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator[Connection]:
     engine = engines.writing(f"file:{tmp_path}/store.db?mode=rwc")
-    with engine.begin() as connection:
+    with engine.begin() as connection, engines.transaction(connection):
         metadata.create_all(connection)
         yield connection
     engine.dispose()

@@ -185,20 +185,21 @@ async def test_each_write_is_synced_before_it_is_acknowledged(
     assert order.startswith("S")
 
 
+@pytest.mark.parametrize("room", [0, 100_000], ids=["nothing behind", "room behind"])
 async def test_a_journal_cut_at_any_byte_leaves_a_beginning_of_what_happened(
-    desk: Any, path: Path, tmp_path: Path, contents: Callable[[Path], dict[str, bytes]]
+    desk: Any, path: Path, tmp_path: Path, contents: Callable[[Path], dict[str, bytes]], room: int
 ) -> None:
     store = desk.open(path)
     epoch = await desk.claim(store)
     made = [await desk.act(store, epoch) for _ in range(5)]
     files = contents(tmp_path)
-    journal = files["store.db-wal"]
+    journal = files["store.db-wal"].rstrip(b"\0")
     kept_counts: list[int] = []
     for cut in [*range(0, len(journal), len(journal) // 25 + 1), len(journal)]:
         copy = tmp_path / f"cut-{cut}" / "store.db"
         copy.parent.mkdir()
         copy.write_bytes(files["store.db"])
-        copy.with_name("store.db-wal").write_bytes(journal[:cut])
+        copy.with_name("store.db-wal").write_bytes(journal[:cut] + bytes(room))
         again = desk.open(copy)
         kept = [record.id for record in (await again.history(10)).items][::-1]
         assert kept == made[: len(kept)]

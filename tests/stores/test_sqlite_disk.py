@@ -19,6 +19,7 @@ from prunella.core.model import Epoch
 from prunella.errors import TransientError
 from prunella.ports import Store
 
+_PAGE_BYTES = 4096
 Full = Callable[[], AbstractContextManager[None]]
 
 
@@ -48,13 +49,12 @@ def full_by_filling(folder: Path) -> Full:
     return full
 
 
-def full_by_limit(folder: Path) -> Full:
+def full_by_limit() -> Full:
     @contextmanager
     def full() -> Iterator[None]:
-        """No file may grow: what a quota does."""
+        """No file may be written beyond its first page: what a quota does."""
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        largest = max(file.stat().st_size for file in folder.iterdir() if file.name[-3:] == "wal")
-        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, hard))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (_PAGE_BYTES, hard))
         try:
             yield
         finally:
@@ -66,11 +66,11 @@ def full_by_limit(folder: Path) -> Full:
 @pytest.fixture(params=["a small disk", "a quota"])
 def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
     if request.param == "a quota" or os.geteuid() != 0:
-        yield Disk(tmp_path, full_by_limit(tmp_path))
+        yield Disk(tmp_path, full_by_limit())
         return
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)]
     if subprocess.run(mount, check=False).returncode != 0:
-        yield Disk(tmp_path, full_by_limit(tmp_path))  # root in a container that may not mount
+        yield Disk(tmp_path, full_by_limit())  # root in a container that may not mount
         return
     yield Disk(tmp_path, full_by_filling(tmp_path))
     subprocess.run(["umount", "-l", str(tmp_path)], check=True)

@@ -192,6 +192,20 @@ async def test_a_file_that_goes_away_under_a_daemon_takes_no_more_writes(
             await desk.begin(store, epoch)
 
 
+async def test_a_journal_does_not_grow_with_each_write_of_its_holder(desk: Any, path: Path) -> None:
+    journal = path.with_name(f"{path.name}-wal")
+    store = desk.open(path)
+    assert journal.stat().st_size < 1_000_000  # nobody's yet
+    epoch = await desk.claim(store)
+    length = journal.stat().st_size
+    actions = [await desk.act(store, epoch) for _ in range(100)]
+    assert journal.stat().st_size == length
+    await store.close()
+    assert not journal.exists()
+    again = desk.open(path)
+    assert [record.id for record in (await again.history(200)).items][::-1] == actions
+
+
 # Reading beside a daemon
 
 

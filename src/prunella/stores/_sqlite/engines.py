@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Generator
+from contextlib import contextmanager
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import QueuePool, StaticPool
@@ -13,7 +15,7 @@ _WAL_BYTES = 64 * 2**20  # above it, the journal is cut back when it starts anew
 
 
 def _connect(address: str) -> sqlite3.Connection:
-    # Transactions are begun by `_begin_with`, not by the driver when it sees fit.
+    # Transactions are begun here and not by the driver, when it sees fit.
     connection = sqlite3.connect(
         address, uri=True, isolation_level=None, timeout=_BUSY_S, check_same_thread=False
     )
@@ -21,16 +23,8 @@ def _connect(address: str) -> sqlite3.Connection:
     return connection
 
 
-def _begin_with(engine: Engine, statement: str) -> Engine:
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:  # pyright: ignore[reportUnusedFunction]
-        connection.connection.cursor().execute(statement)
-
-    return engine
-
-
 def writing(address: str) -> Engine:
-    """An engine of one connection; a commit is on the disk when it returns."""
+    """An engine of one connection, for use within `transaction`."""
 
     def connect() -> sqlite3.Connection:
         connection = _connect(address)
@@ -39,9 +33,32 @@ def writing(address: str) -> Engine:
         connection.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
         return connection
 
+    return create_engine("sqlite://", creator=connect, poolclass=StaticPool, paramstyle="named")
+
+
+@contextmanager
+def transaction(connection: Connection) -> Generator[None]:
+    """Make what is done within durable when it ends, or undo it if that raises.
+
+    Said to the driver: the query library's way to a transaction takes longer than an intent's
+    statements, and it may believe that it is in one all the time.
+    """
+    driver = driver_of(connection)
     # The lock is taken at the start: what the guards read stays true until the commit.
-    engine = create_engine("sqlite://", creator=connect, poolclass=StaticPool, paramstyle="named")
-    return _begin_with(engine, "BEGIN IMMEDIATE")
+    driver.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        driver.commit()
+    except BaseException:
+        driver.rollback()
+        raise
+
+
+def driver_of(connection: Connection) -> sqlite3.Connection:
+    """The connection below the query library's."""
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    return driver
 
 
 def reading(address: str) -> Engine:
@@ -54,4 +71,9 @@ def reading(address: str) -> Engine:
         max_overflow=0,
         paramstyle="named",
     )
-    return _begin_with(engine, "BEGIN")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:  # pyright: ignore[reportUnusedFunction]
+        connection.exec_driver_sql("BEGIN")
+
+    return engine

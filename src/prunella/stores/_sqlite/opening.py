@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from prunella.errors import StoreError
 from prunella.stores._sql.schema import APPLICATION_ID, SCHEMA
@@ -88,14 +88,8 @@ def _upgrade(writer: Engine, path: Path) -> None:
     # Starting is when a person waits: these are only paid for when there is something to do.
     from prunella.stores._sql.migrate import migrate  # noqa: PLC0415
 
-    with writer.begin() as connection:
+    with writer.begin() as connection, engines.transaction(connection):
         # Asked again under the lock: another process may have done it meanwhile.
-        if _schema_within(connection, path) != SCHEMA:
+        if files.schema_of(engines.driver_of(connection), path) != SCHEMA:
             migrate(connection)
             connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
-
-
-def _schema_within(connection: Connection, path: Path) -> str | None:
-    driver = connection.connection.driver_connection
-    assert isinstance(driver, sqlite3.Connection)
-    return files.schema_of(driver, path)

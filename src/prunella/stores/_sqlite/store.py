@@ -27,7 +27,7 @@ from prunella.core.ledger import (
 from prunella.core.model import ActionId, ActionKind, Debt, Epoch, Hold, ServiceId, Stamp
 from prunella.errors import PermanentError
 from prunella.stores._sql import owed, reads, writes
-from prunella.stores._sqlite import faults
+from prunella.stores._sqlite import faults, files
 from prunella.stores._sqlite.engines import READERS
 from prunella.stores._sqlite.journal import Journal
 from prunella.stores._sqlite.worker import Worker
@@ -67,7 +67,9 @@ class SqliteStore:
         def job(journal: Journal) -> Epoch:
             journal.flush()
             name = str(self._path)
-            return journal.transact(lambda connection: writes.claim(connection, name, holder, now))
+            epoch = journal.transact(lambda connection: writes.claim(connection, name, holder, now))
+            files.make_room(self._path)
+            return epoch
 
         return await self._submit(job)
 
