@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -53,13 +53,13 @@ def size_bytes(path: Path) -> int:
 
 
 def make_room(path: Path) -> None:
-    """Give the journal its usual length at once, where there is space for it.
+    """Give the journal its usual length at once, if that can be done now.
 
     A commit that makes it longer waits for the file system's own journal, and so for everybody
     who writes to that disk; one that finds its place waits for its own pages. What is behind the
     last commit SQLite takes for leftovers. To be called by the writer, between two writes.
     """
-    with journal_of(path).open("r+b", buffering=0) as journal:
+    with suppress(OSError), journal_of(path).open("r+b", buffering=0) as journal:
         length = journal.seek(0, os.SEEK_END)
         try:
             while (missing := _JOURNAL_BYTES - journal.tell()) > 0:
