@@ -257,7 +257,6 @@ class ProcessPlatform:
         self._replicas = self._replicas or tuple(
             Replica(number, self._terms) for number in range(self._wanted())
         )
-        folder = self._log(0).parent
         try:
             self._log_dir.mkdir(exist_ok=True)
         except OSError as error:
