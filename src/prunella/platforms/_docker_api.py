@@ -13,7 +13,7 @@ import re
 import ssl
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from pydantic import Field, field_validator
 
@@ -195,6 +195,15 @@ class DockerApi:
         if isinstance(error, ValueError | TypeError | LookupError):
             return TransientError(f"what answers at {host} does not speak as a Docker Engine")
         return error  # a defect
+
+
+def part(of: Mapping[str, Any], *path: str) -> dict[str, Any]:
+    """The object at that path of an answer; empty where there is none."""
+    found: Mapping[str, Any] = of
+    for name in path:
+        within: object = found.get(name)
+        found = cast("Mapping[str, Any]", within) if isinstance(within, dict) else {}
+    return dict(found)
 
 
 def _encode(query: Mapping[str, object]) -> dict[str, str]:

@@ -6,6 +6,8 @@ import copy
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from prunella.platforms._docker_api import part
+
 _INHERITED = ("User", "WorkingDir", "StopSignal", "Healthcheck", "Shell", "OnBuild")
 _SHARED_MODES = ("host", "none", "container:")  # networks that have no endpoint of ours
 _IMAGE_LABEL = "com.docker.compose.image"  # of what image `docker compose` believes it to be
@@ -31,7 +33,7 @@ def successor(old: Json, old_image: Json, image: str, labels: Mapping[str, str])
     lost and nothing refers to the old container once that is removed.
     """
     config = _own_config(old, old_image, image, labels)
-    host = copy.deepcopy(_object(old, "HostConfig"))
+    host = copy.deepcopy(part(old, "HostConfig"))
     mounts = [one for one in _list(host, "Mounts") if one.get("Source")]
     binds = [str(bind) for bind in _list(host, "Binds")]
     placed = {one["Target"] for one in mounts} | {_target(bind) for bind in binds}
@@ -47,7 +49,7 @@ def replica(old: Json, old_image: Json, labels: Mapping[str, str]) -> Body:
     """One beside `old`: the same image and named volumes, and a place of its own."""
     config = _own_config(old, old_image, old["Image"], labels)
     config.pop("MacAddress", None)
-    host = copy.deepcopy(_object(old, "HostConfig"))
+    host = copy.deepcopy(part(old, "HostConfig"))
     return _body(config, host, _endpoints(old, keep_place=False))
 
 
@@ -65,7 +67,7 @@ def _own_config(
     """What was asked for when `old` was made, without what came from its image: another image
     has its own command, environment and so on.
     """
-    config, inherited = copy.deepcopy(_object(old, "Config")), _object(old_image, "Config")
+    config, inherited = copy.deepcopy(part(old, "Config")), part(old_image, "Config")
     for name in _INHERITED:
         if name in config and config[name] == inherited.get(name):
             del config[name]
@@ -76,8 +78,8 @@ def _own_config(
     given = set(_list(inherited, "Env"))
     config["Env"] = [one for one in _list(config, "Env") if one not in given]
     for name in ("ExposedPorts", "Volumes", "Labels"):
-        theirs = _object(inherited, name)
-        ours = _object(config, name).items()
+        theirs = part(inherited, name)
+        ours = part(config, name).items()
         config[name] = {k: v for k, v in ours if k not in theirs or theirs[k] != v}
     config["Labels"] |= labels
     if _IMAGE_LABEL in config["Labels"]:
@@ -94,7 +96,7 @@ def _endpoints(old: Json, *, keep_place: bool) -> dict[str, Json]:
         return {}
     own = {old["Id"][:12], "" if keep_place else old["Name"].removeprefix("/")}
     places: dict[str, Json] = {}
-    for network, endpoint in _object(old["NetworkSettings"], "Networks").items():
+    for network, endpoint in part(old, "NetworkSettings", "Networks").items():
         aliases = [alias for alias in _list(endpoint, "Aliases") if alias not in own]
         place: dict[str, Any] = {
             key: endpoint[key] for key in ("Links", "DriverOpts") if endpoint.get(key)
@@ -108,7 +110,7 @@ def _endpoints(old: Json, *, keep_place: bool) -> dict[str, Json]:
 
 
 def _shares_network(one: Json) -> bool:
-    return (one["HostConfig"].get("NetworkMode") or "").startswith(_SHARED_MODES)
+    return str(part(one, "HostConfig").get("NetworkMode") or "").startswith(_SHARED_MODES)
 
 
 def _target(bind: str) -> str:
@@ -119,7 +121,3 @@ def _target(bind: str) -> str:
 
 def _list(of: Json, name: str) -> list[Any]:
     return list(of.get(name) or ())
-
-
-def _object(of: Json, name: str) -> dict[str, Any]:
-    return dict(of.get(name) or {})

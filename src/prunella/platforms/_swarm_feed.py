@@ -10,117 +10,23 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic.alias_generators import to_pascal
+from pydantic import TypeAdapter, ValidationError
 
 from prunella.core.model import Instant
 from prunella.errors import PermanentError, TransientError
-from prunella.platforms._docker_api import Address
+from prunella.platforms._docker_api import Address, part
 from prunella.platforms._docker_feed import Feed, Key
+from prunella.platforms._swarm_values import Service, Task
 from prunella.ports import Clock
 
 TASK_LABEL = "com.docker.swarm.task.id"
 EVERY: Key = ("swarm", "")  # what its listeners listen to
 
-_SETTLING_S = (0.3, 1.0)  # when to look again after an event
-
-
-class _Answer(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_pascal)
-
-
-class _Version(_Answer):
-    index: int
-
-
-class _UpdateStatus(_Answer):
-    state: str = ""
-    message: str = ""
-
-
-class Service(_Answer):
-    """A service; its specs are kept as they are, to be sent back with one thing changed."""
-
-    id: str = Field(alias="ID")
-    version: _Version
-    spec: dict[str, Any]
-    previous_spec: dict[str, Any] | None = None
-    update_status: _UpdateStatus = _UpdateStatus()
-
-    @property
-    def name(self) -> str:
-        return str(self.spec.get("Name", ""))
-
-    @property
-    def replicas(self) -> int | None:
-        """How many there should be; None: one on every node."""
-        replicated = self.spec.get("Mode", {}).get("Replicated")
-        return None if replicated is None else int(replicated.get("Replicas", 1))
-
-    @property
-    def image(self) -> str:
-        return image_of(self.spec)
-
-    @property
-    def force_count(self) -> int:
-        return int(self.spec["TaskTemplate"].get("ForceUpdate", 0))
-
-
-class _ContainerStatus(_Answer):
-    pid: int = Field(default=0, alias="PID")
-    exit_code: int = 0
-
-
-class _Port(_Answer):
-    protocol: str = "tcp"
-    target_port: int = 0
-    published_port: int = 0
-
-
-class _PortStatus(_Answer):
-    ports: Annotated[tuple[_Port, ...], BeforeValidator(lambda v: v or ())] = ()
-
-
-class _TaskStatus(_Answer):
-    state: str
-    err: str = ""
-    message: str = ""
-    container_status: _ContainerStatus | None = None
-    port_status: _PortStatus = _PortStatus()
-
-
-class _TaskSpec(_Answer):
-    container_spec: dict[str, Any] = Field(default_factory=dict[str, Any])
-    force_update: int = 0
-
-
-class Task(_Answer):
-    """One run of one replica, or what is left of it."""
-
-    id: str = Field(alias="ID")
-    service_id: str = Field(alias="ServiceID")
-    slot: int = 0
-    node_id: str = Field(default="", alias="NodeID")
-    created_at: str
-    desired_state: str
-    spec: _TaskSpec
-    status: _TaskStatus
-
-    @property
-    def image(self) -> str:
-        return str(self.spec.container_spec.get("Image", ""))
-
-
 _SERVICES = TypeAdapter(list[Service])
 _TASKS = TypeAdapter(list[Task])
-
-
-def image_of(spec: Mapping[str, Any] | None) -> str:
-    """What a service's spec says to run; empty where it says nothing."""
-    template = (spec or {}).get("TaskTemplate") or {}
-    return str((template.get("ContainerSpec") or {}).get("Image", ""))
+_SETTLING_S = (0.3, 1.0)  # when to look again after an event
 
 
 class SwarmFeed(Feed):
@@ -143,14 +49,14 @@ class SwarmFeed(Feed):
         self._lock = asyncio.Lock()
 
     async def take_stock(self, info: Mapping[str, Any], now: str) -> None:  # noqa: ARG002 - of others
-        swarm = info.get("Swarm") or {}
+        swarm = part(info, "Swarm")
         if not swarm.get("ControlAvailable"):
             raise PermanentError(f"{self.api.address.host} is no manager of a swarm")
         self.node = str(swarm.get("NodeID", ""))
         await self.look(anew=True)
 
     def follow(self, event: Mapping[str, Any]) -> None:
-        attributes = (event.get("Actor") or {}).get("Attributes") or {}
+        attributes = part(event, "Actor", "Attributes")
         task = attributes.get(TASK_LABEL)
         if event.get("Type") == "container" and task is None:
             return  # not one of the swarm's

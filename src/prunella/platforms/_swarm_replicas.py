@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from prunella.core.model import Instance, InstanceId, InstanceState
-from prunella.platforms._swarm_feed import Service, SwarmFeed, Task
+from prunella.platforms._swarm_feed import SwarmFeed
+from prunella.platforms._swarm_values import Service, Task
 
 _ENDED = frozenset({"complete", "failed", "rejected"})  # by itself; what was told to end is not
 _UNWANTED = frozenset({"remove", "orphaned"})

@@ -7,9 +7,6 @@ somebody else has changed meanwhile wins.
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -24,12 +21,13 @@ from prunella.core.model import (
     Status,
 )
 from prunella.errors import ConflictError, PermanentError, PrunellaError, TransientError
-from prunella.platforms._docker_api import EngineSpec, address_of
+from prunella.platforms._docker_api import EngineSpec, address_of, part
 from prunella.platforms._docker_facts import Teller
 from prunella.platforms._docker_feed import feed_at, leave
 from prunella.platforms._docker_survey import default_api, likely_probe
-from prunella.platforms._swarm_feed import EVERY, Service, SwarmFeed, Task, image_of
+from prunella.platforms._swarm_feed import EVERY, SwarmFeed
 from prunella.platforms._swarm_replicas import Replicas
+from prunella.platforms._swarm_values import Service, Spec, Task, forced, rolled_back, scaled
 from prunella.plugins import Draft, PlatformContext, PlatformPlugin
 from prunella.ports import Remark
 
@@ -38,11 +36,7 @@ _CAN = (ActionKind.RESTART, *_SCALING, ActionKind.ROLLBACK)
 _ALL: Mapping[ActionKind, Scope] = dict.fromkeys(_CAN, Scope.SERVICE)
 _TRIES = 5  # Swarm itself counts a service's version up while it carries out an update
 _LOOK_S = 0.1
-_NS = 1e9
-_USUAL_GRACE_S = 10.0
 _MORE = 2  # replicas that a draft allows beyond those that run
-
-Spec = dict[str, Any]
 
 
 class SwarmSpec(EngineSpec):
@@ -121,7 +115,7 @@ class SwarmPlatform:
         finally:
             if self._teller.told is None:
                 await self.close()
-        return tuple(Remark(words) for words in _oddities(service))
+        return tuple(Remark(words) for words in service.oddities())
 
     async def close(self) -> None:
         feed, self._feed = self._feed, None
@@ -148,7 +142,7 @@ class SwarmPlatform:
         service = feed.service(self._name)
         self._is_global = service.replicas is None
         instances, desired = self._replicas.read(service, feed)
-        return Status(instances, desired, service.image, _identity(service))
+        return Status(instances, desired, service.image, service.identity)
 
     # Actions -----------------------------------------------------------------------------------
 
@@ -161,39 +155,29 @@ class SwarmPlatform:
         if action.identity and action.identity not in runs:
             return
         count = service.force_count + 1
-
-        def change(spec: Spec) -> Spec:
-            spec["TaskTemplate"]["ForceUpdate"] = count
-            _one_at_a_time(spec)
-            return spec
-
-        await self._update(feed, service, change, lambda now: now.force_count >= count)
+        await self._update(
+            feed,
+            service,
+            lambda now: forced(now.spec, count),
+            lambda now: now.force_count >= count,
+        )
         await self._rolled_out(feed, lambda task: task.spec.force_update >= count)
 
     async def _roll_back(self, feed: SwarmFeed, action: Action) -> None:
-        revision, service = action.revision, feed.service(self._name)
-        assert revision is not None
-        if service.image != revision:
+        image, service = action.revision, feed.service(self._name)
+        assert image is not None
+        if service.image != image:
             if action.before and service.image != action.before:
                 raise ConflictError(f"somebody has deployed {service.image} meanwhile")
             if service.update_status.state.startswith("rollback"):
                 raise PermanentError("Swarm has rolled it back already: an undo is not undone")
-            previous = service.previous_spec
-            if previous is not None and image_of(previous) == revision:
-                wanted = {**previous, "Mode": service.spec.get("Mode")}
-            else:
-                wanted = copy.deepcopy(service.spec)
-                wanted["TaskTemplate"]["ContainerSpec"]["Image"] = revision
-
-            def change(_: Spec) -> Spec:
-                spec = copy.deepcopy(wanted)
-                _one_at_a_time(spec)
-                if spec.get("UpdateConfig", {}).get("FailureAction") == "rollback":
-                    spec["UpdateConfig"]["FailureAction"] = "pause"  # else Swarm would undo this
-                return spec
-
-            await self._update(feed, service, change, lambda now: now.image == revision)
-        await self._rolled_out(feed, lambda task: task.image == revision)
+            await self._update(
+                feed,
+                service,
+                lambda now: rolled_back(now, image),
+                lambda now: now.image == image,
+            )
+        await self._rolled_out(feed, lambda task: task.image == image)
 
     async def _scale(self, feed: SwarmFeed, action: Action) -> None:
         replicas, service = action.replicas, feed.service(self._name)
@@ -202,12 +186,12 @@ class SwarmPlatform:
             return
         if action.before and action.before != str(service.replicas):
             raise ConflictError(f"there are to be {service.replicas} by now, not {action.before}")
-
-        def change(spec: Spec) -> Spec:
-            spec["Mode"]["Replicated"]["Replicas"] = replicas
-            return spec
-
-        await self._update(feed, service, change, lambda now: now.replicas == replicas)
+        await self._update(
+            feed,
+            service,
+            lambda now: scaled(now.spec, replicas),
+            lambda now: now.replicas == replicas,
+        )
         if action.kind is ActionKind.SCALE_DOWN:
             await self._until(feed, lambda _, running: len(running) <= replicas)
 
@@ -215,7 +199,7 @@ class SwarmPlatform:
         self,
         feed: SwarmFeed,
         service: Service,
-        change: Callable[[Spec], Spec],
+        change: Callable[[Service], Spec],
         reached: Callable[[Service], bool],
     ) -> None:
         """One update on top of `service` as it was read, and never one on top of another's."""
@@ -224,7 +208,7 @@ class SwarmPlatform:
             try:
                 await feed.api.post(
                     f"services/{seen.id}/update",
-                    change(copy.deepcopy(seen.spec)),
+                    change(seen.model_copy(deep=True)),
                     version=seen.version.index,
                 )
             except (TransientError, PermanentError) as error:
@@ -255,7 +239,7 @@ class SwarmPlatform:
     ) -> None:
         """Wait until what runs is what should run, and it is as `done` says."""
         clock = self._context.clock
-        give_up = clock.now() + _patience_s(feed.service(self._name), self._address.timeout_s)
+        give_up = clock.now() + self._patience_s(feed)
         while True:
             service = feed.service(self._name)
             tasks = feed.tasks(service)
@@ -270,48 +254,9 @@ class SwarmPlatform:
             await clock.sleep_until(Instant(clock.now() + _LOOK_S))
             await feed.look(anew=True)
 
-
-def _identity(service: Service) -> str:
-    """Another one with every change that makes Swarm replace the tasks."""
-    template = json.dumps(service.spec.get("TaskTemplate"), sort_keys=True)
-    return f"{service.id[:12]}@{hashlib.sha256(template.encode()).hexdigest()[:12]}"
-
-
-def _one_at_a_time(spec: Spec) -> None:
-    if spec.get("UpdateConfig"):
-        spec["UpdateConfig"]["Parallelism"] = 1
-    else:
-        spec["UpdateConfig"] = {"Parallelism": 1, "Order": "stop-first"}
-
-
-def _patience_s(service: Service, timeout_s: float) -> float:
-    """As long as it may take to end and start all tasks one after the other."""
-    container = service.spec["TaskTemplate"].get("ContainerSpec") or {}
-    grace_ns = container.get("StopGracePeriod")
-    grace_s = _USUAL_GRACE_S if grace_ns is None else float(grace_ns) / _NS
-    pause_s = float((service.spec.get("UpdateConfig") or {}).get("Delay", 0)) / _NS
-    return timeout_s + (service.replicas or 1) * (grace_s + pause_s + timeout_s)
-
-
-def _oddities(service: Service) -> list[str]:
-    found: list[str] = []
-    policy = service.spec["TaskTemplate"].get("RestartPolicy") or {}
-    condition = policy.get("Condition", "any")
-    if condition != "none":
-        found.append(
-            f"restart condition {condition}: Swarm replaces a task that has ended by itself as "
-            "well. That counts in the budget."
-        )
-    if "@sha256:" not in service.image:
-        found.append(
-            f"{service.image} is named without its digest: a rollback to it brings whatever has "
-            "that name by then."
-        )
-    if service.replicas is None:
-        found.append("It cannot be scaled: it runs once on every node.")
-    if (service.spec.get("UpdateConfig") or {}).get("FailureAction") == "rollback":
-        found.append("Swarm rolls a failed update back by itself; that is not done again.")
-    return found
+    def _patience_s(self, feed: SwarmFeed) -> float:
+        call_s = self._address.timeout_s
+        return call_s + feed.service(self._name).replacement_s(call_s)
 
 
 async def _reach() -> str:
@@ -320,8 +265,8 @@ async def _reach() -> str:
             info = await api.get("info")
         except PrunellaError as error:
             return str(error)
-    swarm = info.get("Swarm") or {}
-    return "" if swarm.get("ControlAvailable") else "this node is no manager of a swarm"
+    manages = part(info, "Swarm").get("ControlAvailable")
+    return "" if manages else "this node is no manager of a swarm"
 
 
 async def _survey() -> Sequence[Draft]:
@@ -333,18 +278,17 @@ async def _survey() -> Sequence[Draft]:
             {"service": one.name},
             _probes(one),
             {"min": one.replicas, "max": one.replicas + _MORE} if one.replicas else {},
-            " ".join(_oddities(one)),
+            " ".join(one.oddities()),
         )
         for one in sorted(services, key=lambda one: one.name)
     )
 
 
 def _probes(service: Service) -> tuple[Mapping[str, Any], ...]:
-    ports = (service.spec.get("EndpointSpec") or {}).get("Ports") or ()
     return tuple(
-        likely_probe(port["TargetPort"], port["PublishedPort"])
-        for port in ports
-        if port.get("Protocol") == "tcp" and port.get("PublishedPort")
+        likely_probe(port.target_port, port.published_port)
+        for port in service.ports
+        if port.protocol == "tcp" and port.published_port
     )
 
 
