@@ -22,7 +22,15 @@ _ENTRANCE = Path(process.__file__)
 _PRIVATE = "prunella.platforms._"
 _SYSTEM = frozenset({"ctypes", "fcntl", "os", "shutil", "signal", "subprocess"})
 _HARMLESS = frozenset(
-    {"os.close", "os.getsid", "os.listdir", "os.pidfd_open", "os.readlink", "signal.Signals"}
+    {
+        "os.close",
+        "os.getsid",
+        "os.listdir",
+        "os.pidfd_open",
+        "os.readlink",
+        "shutil.which",
+        "signal.Signals",
+    }
 )
 # Methods of a path. Some are a text's as well; a point of death too many is no harm.
 _CHANGES = frozenset(
