@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.platforms.docker_bed import DockerBed, docker_bed
+from tests.real.engine import Engine
+from tests.real.images import make_image
 
 from prunella.core.model import Fact, Instance, InstanceState, ServiceId
 from prunella.platforms.process import ProcessPlatform, ProcessSpec
@@ -98,3 +101,11 @@ def only() -> Only:
         return one
 
     return instance
+
+
+@pytest.fixture
+async def dock(docker: Engine, tmp_path: Path) -> AsyncIterator[DockerBed]:
+    """A Docker Engine behind a proxy, with the image shop:1 and no container yet."""
+    make_image(docker, "shop:1")
+    async with docker_bed(docker, tmp_path) as bed:
+        yield bed

@@ -116,6 +116,7 @@ class ContainerSet:
         self._context = context
         self._roster: Roster | None = None
         self._teller = Teller(context)
+        self._answered: Status | None = None  # what decisions rest on
         self._acting = False
         self._first: Container | None = None
 
@@ -139,6 +140,7 @@ class ContainerSet:
         """
         now = self._status(await self._look())
         self._teller.take_in(now)
+        self._answered = now
         return now
 
     async def execute(self, action: Action, /, *, epoch: Epoch) -> None:  # noqa: ARG002 - no fence
@@ -350,10 +352,10 @@ class ContainerSet:
 
     def _respect(self, roster: Roster, place: Place, one: Container) -> None:
         """Somebody's wish that has come since the decision wins over it."""
-        told = () if self._teller.told is None else self._teller.told.instances
-        known = next((i.state for i in told if i.id == place.instance), InstanceState.STOPPED)
+        before = () if self._answered is None else self._answered.instances
+        was = next((i.state for i in before if i.id == place.instance), InstanceState.STOPPED)
         now = self._judge(roster, place, one).state
-        if now is InstanceState.STOPPED and known is not InstanceState.STOPPED:
+        if now is InstanceState.STOPPED and was is not InstanceState.STOPPED:
             raise ConflictError(f"somebody has stopped {place.row.name} meanwhile")
 
     async def _scale(self, roster: Roster, action: Action) -> None:
