@@ -21,6 +21,7 @@ class Fault:
         request: a pattern that "METHOD /path" must match, without the version of the API.
         answer: sent in place of the Engine's answer; None: its own; empty: never any.
         takes_effect: the Engine gets the request.
+        after: how many such requests pass before.
         times: how often; afterwards everything is as usual.
         first: awaited before anything else.
     """
@@ -28,6 +29,7 @@ class Fault:
     request: str
     answer: bytes | None = None
     takes_effect: bool = True
+    after: int = 0
     times: int = 1
     first: Callable[[], Awaitable[None]] | None = None
 
@@ -111,9 +113,12 @@ class EngineProxy:
 
     def _fault(self, request: str) -> Fault:
         for fault in self.faults:
-            if fault.times > 0 and re.match(fault.request, request):
+            if fault.times == 0 or not re.match(fault.request, request):
+                continue
+            if fault.after == 0:
                 fault.times -= 1
                 return fault
+            fault.after -= 1
         return Fault("")
 
     async def _ask(self, head: bytes, body: bytes) -> AsyncIterator[bytes]:

@@ -193,10 +193,12 @@ class Roster(Feed):
     def _follow(self, event: _Event) -> None:
         self._last = event.mark
         row = self._rows.get(event.id)
-        if event.action in ("create", "rename"):
+        if event.action == "create":
             row = Row(event.id, event.attributes.get("name", ""), event.attributes)
         if row is None:
             return  # it is gone already
+        if event.action == "rename":
+            row = row._replace(name=event.attributes.get("name", row.name))
         if event.action == "destroy":
             self._announce(set(self._drop(event.id).keys), "")
             return

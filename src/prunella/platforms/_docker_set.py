@@ -342,6 +342,9 @@ class ContainerSet:
         name = place.row.name.removesuffix(ASIDE)
         await put_back(roster.api, name, start_it=False)
         await self._see(roster, place.row.id, name)
+        old = roster.known(place.row.id)
+        if old is not None and not old.is_running:
+            roster.blame(old, Culprit.PRUNELLA)  # in an earlier life, perhaps
 
     async def _see(self, roster: Roster, *containers: str) -> None:
         """Know them by their new names, before their events have come."""
