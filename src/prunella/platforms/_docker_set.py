@@ -341,10 +341,11 @@ class ContainerSet:
     async def _put_back(self, roster: Roster, place: Place) -> None:
         name = place.row.name.removesuffix(ASIDE)
         await put_back(roster.api, name, start_it=False)
-        await self._see(roster, place.row.id, name)
-        old = roster.known(place.row.id)
-        if old is not None and not old.is_running:
-            roster.blame(old, Culprit.PRUNELLA)  # in an earlier life, perhaps
+        old = await inspect(roster.api, name)
+        if old is not None:
+            old = await roster.look(old.id, anew=True)
+            if not old.is_running:
+                roster.blame(old, Culprit.PRUNELLA)  # in an earlier life, perhaps
 
     async def _see(self, roster: Roster, *containers: str) -> None:
         """Know them by their new names, before their events have come."""
