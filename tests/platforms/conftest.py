@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 from tests.platforms.docker_bed import DockerBed, docker_bed
+from tests.platforms.systemd_house import House
 from tests.real.engine import Engine
 from tests.real.images import make_image
+from tests.real.systemd import Systemd
 
 from prunella.core.model import Fact, Instance, InstanceState, ServiceId
 from prunella.platforms.process import ProcessPlatform, ProcessSpec
@@ -63,6 +65,14 @@ async def bed(tmp_path: Path) -> AsyncIterator[Bed]:
     bed = Bed(tmp_path / "state")
     yield bed
     await bed.end()
+
+
+@pytest.fixture
+async def house(systemd: Systemd, tmp_path: Path) -> AsyncIterator[House]:
+    house = House(systemd, tmp_path)
+    yield house
+    await house.close()
+    await asyncio.to_thread(systemd.run, "rm", "-f", "/tmp/starts", "/tmp/end")
 
 
 @pytest.fixture
