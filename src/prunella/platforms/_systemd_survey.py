@@ -79,15 +79,16 @@ async def remarks(units: Units, bus: str, name: str, present: Sequence[Unit]) ->
 
 
 def _remarks(name: str, told: Mapping[str, Any]) -> Iterator[Remark]:
-    match told["LoadState"]:
-        case "loaded":
-            pass
-        case "not-found":
-            yield Remark(f"systemd knows no unit {name}", fault=True)
-        case "masked":
-            yield Remark(f"{name} is masked, so that nobody can start it", fault=True)
-        case _:
-            yield Remark(f"{name} cannot be loaded: {told['LoadError'][1]}", fault=True)
+    loaded = told["LoadState"]
+    if loaded != "loaded":
+        why = {
+            "not-found": f"systemd knows no unit {name}",
+            "masked": f"{name} is masked, so that nobody can start it",
+        }
+        yield Remark(
+            why.get(loaded, f"{name} cannot be loaded: {told['LoadError'][1]}"), fault=True
+        )
+        return
     if told["Id"] != name:
         yield Remark(f"{name} is another name of {told['Id']}")
     refused = [verb for verb in ("Start", "Stop") if told[f"RefuseManual{verb}"]]
