@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prunella.config.changes import Changes, changes
+from prunella.config.drafts import written
 from prunella.config.faults import ConfigFaults, Fault, Places
 from prunella.config.jsonschema import json_schema
 from prunella.config.load import from_mapping, load, parse
@@ -26,4 +27,5 @@ __all__ = [
     "make_state_folder",
     "parse",
     "state_folder",
+    "written",
 ]

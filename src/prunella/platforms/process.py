@@ -22,6 +22,7 @@ from prunella.core.model import Action, ActionKind, Epoch, InstanceId, Instant, 
 from prunella.errors import ConflictError, PermanentError, PrunellaError, TransientError
 from prunella.platforms import _testimony
 from prunella.platforms._child import Launch, why_not
+from prunella.platforms._listeners import survey
 from prunella.platforms._ports import PortRange, Ports, parse_range
 from prunella.platforms._records import Records, Wish
 from prunella.platforms._replica import PORT_VARIABLE, RUN_VARIABLE, Replica, Terms
@@ -331,4 +332,6 @@ def _filled(text: str, words: Mapping[str, str]) -> str:
     return _WORD.sub(lambda found: words[found[1]], text)
 
 
-PLUGIN = PlatformPlugin("process", ProcessSpec, ProcessPlatform, can=tuple(_CAPABILITIES))
+PLUGIN = PlatformPlugin(
+    "process", ProcessSpec, ProcessPlatform, can=tuple(_CAPABILITIES), survey=survey
+)

@@ -1,0 +1,110 @@
+"""``prunella init``: a configuration to begin with, from what runs now."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prunella.cli import _terminal
+from prunella.errors import PrunellaError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from prunella.plugins import Draft, PlatformPlugin
+
+_SURVEY_S = 30.0
+_USUAL = "prunella.yaml"
+
+
+class UnwantedError(PrunellaError):
+    """Nothing was written, as somebody must decide first."""
+
+    exit_code = 2
+
+
+def command(
+    platform: Annotated[
+        str, typer.Argument(metavar="PLATFORM", help="Such as docker, compose or systemd.")
+    ],
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write it there, not to the terminal."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite that file.")] = False,
+) -> None:
+    """Write a configuration with comments, from what runs on a platform now.
+
+    Nothing is touched, and Prunella would only observe until that is changed in the file.
+    """
+    import asyncio  # noqa: PLC0415 - slow
+
+    from prunella.config import ConfigFaults, parse, written  # noqa: PLC0415
+
+    _terminal.keep_log_out()
+    plugin = _plugin(platform)
+    if output is not None and not force:
+        _refuse_to_overwrite(output)
+    with _terminal.waiting(f"looking at what runs on {platform}"):
+        drafts = asyncio.run(_survey(plugin))
+    if not drafts:
+        raise PrunellaError(f"nothing runs on {platform} that could be looked after")
+    file = output or Path(_USUAL)
+    text = written(plugin.kind, drafts, str(file))
+    try:
+        parse(text, file)
+    except ConfigFaults as error:
+        raise PrunellaError(f"what was found cannot be written down:\n{error}") from error
+    if output is None:
+        _terminal.say(*text.splitlines())
+        return
+    _write(output, text, force=force)
+    count = len(drafts)
+    _terminal.say(
+        f"{output}: {count} service{'s' * (count != 1)}; read it, then: prunella check {output}"
+    )
+
+
+def _plugin(kind: str) -> PlatformPlugin:
+    from prunella.plugins import platforms  # noqa: PLC0415 - slow
+
+    able = sorted(kind for kind, plugin in platforms().items() if plugin.survey is not None)
+    if kind not in able:
+        known = ", ".join(able)
+        raise UnwantedError(f"no platform {kind!r} that can be surveyed, expected one of: {known}")
+    return platforms()[kind]
+
+
+async def _survey(plugin: PlatformPlugin) -> Sequence[Draft]:
+    import asyncio  # noqa: PLC0415 - slow
+
+    assert plugin.survey is not None, "`_plugin` takes no other"
+    try:
+        async with asyncio.timeout(_SURVEY_S):
+            return await plugin.survey()
+    except TimeoutError:
+        raise PrunellaError(f"{plugin.kind} did not answer within {_SURVEY_S:g} s") from None
+
+
+def _refuse_to_overwrite(file: Path) -> None:
+    if file.exists():
+        raise UnwantedError(f"{file} is there already: name another file, or add --force")
+
+
+def _write(file: Path, text: str, *, force: bool) -> None:
+    """All of it or nothing, in place of what may be there."""
+    target = file.resolve()
+    new = target.with_name(f"{target.name}.{os.getpid()}.new")
+    try:
+        new.write_text(text, encoding="utf-8")
+        if not force:
+            _refuse_to_overwrite(target)  # once more: looking has taken its time
+        new.replace(target)
+    except OSError as error:
+        raise PrunellaError(f"{file} cannot be written: {error.strerror}") from error
+    finally:
+        new.unlink(missing_ok=True)
