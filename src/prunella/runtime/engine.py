@@ -45,7 +45,7 @@ from prunella.core.model import (
     SymptomKind,
 )
 from prunella.core.policy import Policy
-from prunella.core.progress import has_begun, left
+from prunella.core.progress import has_begun, left, pieces
 from prunella.core.time import rebase
 from prunella.core.verify import is_proven, judge
 from prunella.errors import ConflictError, PermanentError, StaleEpochError, TransientError
@@ -273,11 +273,15 @@ class Engine:
         self._world.fleet.resumed(self.service, began)
         self._running = Running(row.running, row.intent, began, executed=self.record.phase_since)
         action = row.intent.action
-        to_do = left(action, status) if action.runs and status is not None else ()
-        self.beliefs.awaited = frozenset(run.instance for run in to_do)
+        to_do = left(action, status) if status is not None else ()
+        if action.runs:
+            self.beliefs.awaited = frozenset(run.instance for run in to_do)
         if row.phase is not Phase.ACTING:
             return
-        if status is not None and has_begun(action, status):
+        begun = status is not None and has_begun(action, status)
+        if begun and len(to_do) == len(pieces(action)) > 0:
+            return  # deployed, and nothing runs it yet: on with the first one, from where we are
+        if begun:
             detail = "the effect was there after a restart of Prunella"
             await self.record.move(Event.INTERRUPTED, detail)
             self._begin_verifying(self.beliefs.awaited)

@@ -7,7 +7,9 @@ from fnmatch import fnmatchcase
 from prunella.core.guards import Guard, Proposal
 from prunella.core.ladder import OURSELVES
 from prunella.core.ledger import Veto
-from prunella.core.model import ActionKind
+from prunella.core.model import ActionKind, Outcome
+
+_NO_EFFECT = (Outcome.ERROR, Outcome.INTERRUPTED, Outcome.CANCELLED, Outcome.OBSERVED)
 
 
 def judge(proposal: Proposal) -> Veto | None:
@@ -33,7 +35,8 @@ def _objection(proposal: Proposal) -> str:
     if symptom is not None and symptom.since < now.deployed_at:
         return f"the fault is older than {now.revision}"
     for attempt in proposal.ledger.attempts:
-        if attempt.kind is ActionKind.ROLLBACK and attempt.at >= now.deployed_at:
+        carried_out = attempt.kind is ActionKind.ROLLBACK and attempt.outcome not in _NO_EFFECT
+        if carried_out and attempt.at >= now.deployed_at:
             return f"a rollback from {now.revision} was tried already"
     return ""
 
