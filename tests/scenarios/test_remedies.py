@@ -49,6 +49,26 @@ async def test_a_rollback_goes_instance_by_instance_within_one_action() -> None:
     assert await outcomes(sim) == [("rollback", Outcome.RECOVERED)]
 
 
+async def test_a_version_that_is_noticed_after_its_fault_is_blamed_all_the_same() -> None:
+    sim = await versioned()
+    sim.at(SOAKED_S, lambda: sim.services["a"].deploy("v2"))  # nobody says so
+    await sim.run(2 * HOUR_S)
+    assert done(sim) == ["rollback"]
+    assert await outcomes(sim) == [("rollback", Outcome.RECOVERED)]
+
+
+async def test_a_version_that_is_noticed_late_has_not_soaked_before() -> None:
+    sim = await versioned()
+    sim.at(SOAKED_S, lambda: sim.services["a"].deploy("v3"))
+    sim.at(2 * SOAKED_S, lambda: sim.tell("a"))
+    await sim.run(2 * SOAKED_S + 500)
+    view = await sim.store.view(ServiceId("a"), sim.clock.stamp())
+    assert [(v.revision, v.soaked_at is not None) for v in view.versions] == [
+        ("v3", False),
+        ("v1", True),
+    ]
+
+
 async def test_a_version_that_has_not_soaked_is_nothing_to_go_back_to() -> None:
     sim = await versioned()
     sim.at(100, lambda: sim.deploy("a", "v2"))

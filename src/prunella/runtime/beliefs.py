@@ -90,6 +90,12 @@ class Beliefs:
         )
 
     @property
+    def bad_since(self) -> Instant | None:
+        """The first sign of what is wrong now, suspicions included; None: nothing is."""
+        signs = (vitals.bad_since for vitals in self.vitals.values())
+        return min((sign for sign in signs if sign is not None), default=None)
+
+    @property
     def well_since(self) -> Instant | None:
         """Since when the service has been healthy, suspicions aside; None while it is not."""
         if not self.changes or self.changes[-1][1] is not Health.HEALTHY:

@@ -176,9 +176,9 @@ class Engine:
         return self._take_in(await self._target.observe())
 
     def _take_in(self, status: Status | None) -> bool:
-        now = self._world.clock.now()
+        now, bad_since = self._world.clock.now(), self.beliefs.bad_since
         self.beliefs.look(status, now)
-        if status is not None and self.record.notice(status, self._rollback()):
+        if status is not None and self.record.notice(status, self._rollback(), bad_since):
             self.beliefs.start_grace(now)
         return self._reassess() or self.record.has_news
 
@@ -302,6 +302,9 @@ class Engine:
         if quiet and not told and not self.record.debts:
             return await self._conclude(decide(self._snapshot(None), self._world.chain))
         await self.look()
+        # A version that has just been noticed is remembered before anything is blamed on it.
+        if self.record.has_news and not await self.record.write() and forced is None:
+            return self._later(_RETRY_S)
         snap = self._snapshot(forced)
         decision = decide(snap, self._world.chain)
         if decision.settles is not None:

@@ -84,6 +84,7 @@ class Record:
         "_policy",
         "_released_at",
         "_restarts_seen",
+        "_seen_at",
         "_service",
         "_world",
         "action_count",
@@ -116,6 +117,7 @@ class Record:
         self._marks: list[Mark] = []
         self._foreign: list[InstanceId] = []
         self._restarts_seen: dict[InstanceId, int] = {}
+        self._seen_at: Instant | None = None
 
     # Reading -----------------------------------------------------------------------------------
 
@@ -255,21 +257,30 @@ class Record:
         """Whether something was noticed that is not written yet."""
         return bool(self._marks or self._foreign)
 
-    def notice(self, status: Status, rollback: Action | None) -> bool:
+    def notice(self, status: Status, rollback: Action | None, bad_since: Instant | None) -> bool:
         """Compare with what was there: another version, restarts by the platform itself.
+
+        A version is dated at the moment when it is seen first. If something has been bad since
+        before that and the version before was last seen when it was not, it is dated at the
+        first bad sign: it may well be the cause, and must not look younger than its effect.
 
         Args:
             rollback: the one that is being carried out, if there is one.
+            bad_since: the first sign of what is wrong now; None: nothing is.
 
         Returns: whether another version has been deployed.
         """
         known = self._marks[-1].revision if self._marks else self.revision
         deployed = bool(status.revision) and status.revision != known
+        now, seen_at = self._world.clock.stamp(), self._seen_at
+        self._seen_at = now.instant
         if status.revision and deployed:
             ours = rollback is not None and rollback.revision == status.revision
-            now = self._world.clock.stamp()
             actor = OURSELVES if ours else ""
-            self._marks.append(Mark(self._service, status.revision, now, actor=actor))
+            at = now
+            if seen_at is not None and bad_since is not None and bad_since > seen_at:
+                at = after(now, bad_since - now.instant)
+            self._marks.append(Mark(self._service, status.revision, at, actor=actor))
         for instance in status.instances:
             before = self._restarts_seen.get(instance.id, instance.restart_count)
             self._restarts_seen[instance.id] = instance.restart_count
