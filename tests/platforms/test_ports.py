@@ -38,14 +38,8 @@ def of_one(port: int) -> str:
 @pytest.fixture
 def pair() -> tuple[int, int]:
     """Two free ports beside each other."""
-    while True:
-        port = free_port()
-        try:
-            with socket.create_server(("127.0.0.1", port + 1)):
-                break
-        except OSError:
-            continue
-    return port, port + 1
+    first = free_port(2)
+    return first, first + 1
 
 
 async def test_a_replica_is_told_its_port_and_says_where_it_answers(bed: Bed, until: Until) -> None:

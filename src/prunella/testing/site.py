@@ -14,7 +14,7 @@ import sqlite3
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -42,12 +42,17 @@ services:
 """
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody has and that no connection is given by chance."""
+def free_port(count: int = 1) -> int:
+    """A port of 127.0.0.1 that nobody has and that no connection is given by chance.
+
+    The first of `count` such ports beside each other.
+    """
     while True:
-        port = _PORTS[secrets.randbelow(len(_PORTS))]
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
+        first = _PORTS[secrets.randbelow(len(_PORTS))]
+        with suppress(OSError), ExitStack() as taken:
+            for port in range(first, first + count):
+                taken.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
 
 
 def until(condition: Callable[[], T], patience_s: float = PATIENCE_S) -> T:
