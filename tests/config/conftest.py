@@ -51,6 +51,10 @@ class ProcessSpec(Spec):
     replicas: int = Field(default=1, ge=1, description="How many.")
     limits: Limits = Field(default=Limits(), description="Limits.")
 
+    @property
+    def has_ports(self) -> bool:
+        return "{port}" in self.command
+
     @model_validator(mode="after")
     def _not_too_many(self) -> "ProcessSpec":
         if self.replicas > 1 and self.command == ("single",):

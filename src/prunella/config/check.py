@@ -14,7 +14,7 @@ from prunella.config import schema
 from prunella.config.faults import Places, Report
 from prunella.config.node import Node
 from prunella.config.registry import Registry
-from prunella.config.rules import check_file, check_healing, check_scale
+from prunella.config.rules import check_file, check_healing, check_ports, check_scale
 from prunella.config.spec import check
 from prunella.config.template import is_template, sampled
 from prunella.config.words import one_of, schema_of, shortened, unknown
@@ -120,6 +120,7 @@ def _service(
     healing = defaults.under(service)
     check_healing(node, subject, service, healing, report)
     check_scale(node, subject, service, spec, report)
+    check_ports(node, subject, spec, report)
     if spec is None or probes is None or release is None:
         return None
     return CheckedService(name, service, healing, spec, probes, release, _places(node, service))

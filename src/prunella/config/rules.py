@@ -6,6 +6,7 @@ from prunella.config import schema
 from prunella.config.faults import Report
 from prunella.config.node import Node
 from prunella.config.registry import Registry
+from prunella.config.template import words_of
 from prunella.config.words import Path, show_duration, show_ratio, unknown
 from prunella.spec import Spec
 
@@ -78,6 +79,22 @@ def check_scale(
             f"'replicas' of {subject} is {replicas}, which its 'scale' does not allow, "
             f"expected from {scale.min} to {scale.max}",
         )
+
+
+def check_ports(node: Node, subject: str, platform: Spec | None, report: Report) -> None:
+    """No probe asks for the ports of replicas that have none: it would never measure anything."""
+    probes = node.kid("probes")
+    has_ports: object = getattr(platform, "has_ports", None)
+    if has_ports is not False or probes is None or not isinstance(probes.kids, list):
+        return
+    for number, probe in enumerate(probes.kids, 1):
+        for path, leaf in probe.leaves():
+            if "port" in words_of(leaf):
+                report.add(
+                    leaf.place,
+                    f"'{path[-1]}' of probe {number} of {subject} has {{port}}, but its replicas "
+                    "have no port of their own, expected {port} in what starts them as well",
+                )
 
 
 def _check_ladder(node: Node, own: schema.Healing, report: Report) -> None:

@@ -17,11 +17,14 @@ _WORD = re.compile(r"(?<!\$)\{(port|address|instance)\}")  # ${port} is a shell'
 _SAMPLES = {"port": "1", "address": "127.0.0.1", "instance": "0"}
 
 
+def words_of(leaf: Node) -> list[str]:
+    """What of an instance is to be filled in there."""
+    return _WORD.findall(leaf.value) if isinstance(leaf.value, str) else []
+
+
 def is_template(node: Node) -> bool:
     """Whether a probe measures every instance by itself."""
-    return any(
-        isinstance(leaf.value, str) and _WORD.search(leaf.value) for _, leaf in node.leaves()
-    )
+    return any(words_of(leaf) for _, leaf in node.leaves())
 
 
 def sampled(node: Node) -> Node:
