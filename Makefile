@@ -36,7 +36,7 @@ help:  ## print this list
 	| sed -E 's/^([a-z]+):.*  ## (.*)/\1\t\2/' \
 	| while IFS=$$'\t' read -r target purpose; do printf 'make %-8s %s\n' "$$target" "$$purpose"; done
 
-demo: $(RUN)  ## see a service break and be healed, here and now
+demo: $(RUN)  ## see services break and be healed, here and now
 	@$(BIN)/prunella demo
 
 test: $(DEV) system  ## run all tests (ARGS="tests/core -x" runs some of them)

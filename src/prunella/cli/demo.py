@@ -12,11 +12,11 @@ def command(
     keep: Annotated[
         bool,
         typer.Option(
-            "--keep", help="Leave the services up when the faults are healed; Ctrl-C ends it."
+            "--keep", help="Leave the services up when all are well again; Ctrl-C ends it."
         ),
     ] = False,
 ) -> None:
-    """Break three small services and watch them being healed."""
+    """Break small services and watch how they are restarted, scaled and rolled back."""
     from prunella.demo import demo as play  # noqa: PLC0415 - slow
 
     raise typer.Exit(play(keep=keep))

@@ -1,5 +1,5 @@
-"""Three small services, four faults, healed before your eyes."""
+"""Five small services and what befalls them, healed before your eyes."""
 
-from prunella.demo.show import demo
+from prunella.demo.play import demo
 
 __all__ = ["demo"]

@@ -2,14 +2,18 @@
 
 ``python server.py PORT``. ``POST /fault/errors`` and ``POST /fault/slow`` break it. ``GET /work``
 occupies one of its two workers for 50 ms, after having waited for one; ``GET /load`` answers at
-once, with ``inflight N``: how many such requests are waiting or being worked on.
+once, with ``inflight N``: how many such requests are waiting or being worked on. Upon SIGHUP it
+runs whatever its file contains by then.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Lock, Semaphore
+from types import FrameType
 
 SLOW_S = 0.6
 WORK_S = 0.05
@@ -65,5 +69,10 @@ class _Request(BaseHTTPRequestHandler):
         """Say nothing: the demo's own table is what is to be seen."""
 
 
+def _start_anew(_number: int, _frame: FrameType | None) -> None:
+    os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - the same command once more
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGHUP, _start_anew)
     _Service(("127.0.0.1", int(sys.argv[1])), _Request).serve_forever()
