@@ -25,7 +25,7 @@ LOCK := $(BIN)/pip-compile --quiet --no-config --generate-hashes --strip-extras 
 
 # command:package pairs, as Debian packages them: those that the tests must have, and those that
 # only root can use; without the latter the tests that need them are skipped
-TOOLS := strace:strace busybox:busybox-static unshare:util-linux ip:iproute2
+TOOLS := strace:strace busybox:busybox-static unshare:util-linux ip:iproute2 git:git
 COMPONENTS := dockerd:docker.io docker:docker.io containerd:containerd systemctl:systemd \
 	dbus-daemon:dbus openssl:openssl docker-compose:docker-compose
 

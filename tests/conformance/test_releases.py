@@ -217,6 +217,7 @@ def output_of(argv: Sequence[str]) -> str:
     return subprocess.run(argv, capture_output=True, text=True, check=False, cwd=ROOT).stdout
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", sorted(releases()))
 async def test_killed_at_any_point_it_leaves_one_of_the_two_and_finishes_when_asked_again(
     kind: str, tmp_path: Path

@@ -5,7 +5,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,23 @@ def run(*argv: str, cwd: Path | None = None) -> str:
         for role in ("AUTHOR", "COMMITTER")
         for key, value in (("NAME", "Ada"), ("EMAIL", "ada@example.org"))
     }
-    done = subprocess.run(
-        argv, cwd=cwd, env={**os.environ, **person}, capture_output=True, text=True, check=False
-    )
+    env = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", **person}
+    done = subprocess.run(argv, cwd=cwd, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{argv}: {done.stderr}{done.stdout}"
     return done.stdout
+
+
+@contextmanager
+def small_disk(folder: Path, options: str) -> Generator[None]:
+    """A folder on a file system of its own, which is soon full."""
+    folder.mkdir()
+    mount = ("mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder))
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("a small disk can only be mounted by root")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def build(kind: str, folder: Path, **fields: Any) -> Release:

@@ -271,7 +271,7 @@ async def test_after_a_switch_it_knows_at_once(deployment: Deployment) -> None:
         "echo rubbish > HEAD",
         "rm -r objects",
         "touch refs/prunella/head.lock",
-        "touch shallow.lock config.lock HEAD.lock",
+        "touch shallow.lock config.lock HEAD.lock revert-index revert-index.lock",
         "find objects -type f -delete",
         "for file in $(find objects -type f); do rm -f $file; : > $file; done",
     ],

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
-from tests.releases.conftest import build, link, remarks
+from tests.releases.conftest import build, link, remarks, small_disk
 
 from prunella.core.model import Epoch
 from prunella.errors import ConflictError, PermanentError, TransientError
+from prunella.releases._link import Link
 
 EPOCH = Epoch(1)
 
@@ -42,6 +43,15 @@ async def test_the_folder_of_releases_may_be_anywhere(home: Path) -> None:
     assert (home / "current").readlink() == Path("elsewhere/1")
 
 
+async def test_a_link_that_was_changed_since_it_was_read_is_not_replaced(home: Path) -> None:
+    current = Link(home / "current")
+    read = current.read()
+    link(home / "current", "releases/2")
+    assert not current.swap(home / "releases" / "1", expected=read)
+    assert current.read() == "releases/2"
+    assert not (home / ".current.prunella").is_symlink()
+
+
 async def test_a_link_that_somebody_removes_is_not_made_again(home: Path) -> None:
     release = build("symlink", home, current=home / "current")
     await release.observe()
@@ -49,6 +59,18 @@ async def test_a_link_that_somebody_removes_is_not_made_again(home: Path) -> Non
     with pytest.raises(TransientError, match="No such file"):
         await release.switch("1", before="3", reason="", epoch=EPOCH)
     assert not (home / "current").is_symlink()
+
+
+async def test_a_disk_too_full_for_a_link_leaves_the_old_one(tmp_path: Path) -> None:
+    home = tmp_path / "small"
+    with small_disk(home, "nr_inodes=6"):
+        for name in ("1", "2"):
+            (home / "releases" / name).mkdir(parents=True)
+        link(home / "current", "releases/2")
+        release = build("symlink", tmp_path, current=home / "current")
+        with pytest.raises(TransientError, match="No space left"):
+            await release.switch("1", before="2", reason="", epoch=EPOCH)
+        assert (home / "current").readlink() == Path("releases/2")
 
 
 async def test_the_version_before_must_be_named(home: Path) -> None:

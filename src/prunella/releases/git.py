@@ -21,6 +21,7 @@ from prunella.releases._trouble import explained, judge
 from prunella.releases._worktrees import Worktrees
 from prunella.spec import Duration
 
+_READING_S = 10.0  # for a question that git answers at once, where its disk does
 _SWAPS = 3  # tries, while the link or the checkout behind it changes under our hands
 
 
@@ -62,9 +63,9 @@ class GitRelease:
     def __init__(self, spec: GitSpec, context: ReleaseContext) -> None:
         self._spec = spec
         self._link = Link(spec.current)
-        self._git = Git(spec.repository, timeout_s=spec.timeout)
+        self._git = Git(spec.repository, timeout_s=_READING_S)
         self._trees = Worktrees(
-            self._git,
+            Git(spec.repository, timeout_s=spec.timeout),
             spec.folder,
             context.service,
             build=spec.build or (),
@@ -110,7 +111,7 @@ class GitRelease:
         marks = await asyncio.to_thread(_marks, folder)
         known = self._known
         if known is None or (known.link, known.marks) != (link, marks):
-            commit = await Git(folder, timeout_s=self._spec.timeout).id_of("HEAD^{commit}")
+            commit = await Git(folder, timeout_s=_READING_S).id_of("HEAD^{commit}")
             if commit is None:
                 raise TransientError(f"no commit is checked out in {folder}")
             known = self._known = _Deployed(commit, link, marks)

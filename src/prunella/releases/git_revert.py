@@ -167,8 +167,6 @@ class GitRevertRelease:
         except PrunellaError as error:
             self._answer = error
             raise
-        finally:
-            self._asked_at = self._context.clock.now()
         return self._answer
 
     async def _message(self, revision: str, head: Head, reason: str) -> str:
