@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+_LEAF_LINKS = 2  # a folder has one link more for each folder in it
+_LIST_BYTES = 1 << 20
 # A machine with one hierarchy, with both versions, and with those of version 1 only.
 _ROOTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd")
 
@@ -14,15 +16,27 @@ def group_pids(group: str) -> tuple[int, ...]:
 
     Empty when there are none, and when the group cannot be seen from here.
     """
-    for root in _ROOTS:
-        folder = root + group
-        if group and Path(folder, "cgroup.procs").exists():
-            return tuple(pid for part, _, _ in os.walk(folder) for pid in _pids(part))
+    for root in _ROOTS if group else ():
+        pids = _pids(root + group)
+        if pids is not None:
+            return tuple(pids)
     return ()
 
 
-def _pids(folder: str) -> list[int]:
+def _pids(folder: str) -> list[int] | None:
+    """None: there is no such group."""
     try:
-        return [int(line) for line in Path(folder, "cgroup.procs").read_bytes().split()]
+        listed = os.open(f"{folder}/cgroup.procs", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return []  # it has gone, or holds threads and no processes
+        return None
+    try:
+        pids = [int(line) for line in os.read(listed, _LIST_BYTES).split()]
+    except OSError:
+        pids = []  # it holds threads and no processes
+    finally:
+        os.close(listed)
+    if Path(folder).stat().st_nlink > _LEAF_LINKS:
+        pids += [
+            pid for part in os.scandir(folder) if part.is_dir() for pid in _pids(part.path) or ()
+        ]
+    return pids

@@ -18,7 +18,7 @@ from prunella.platforms._systemd_bus import Bus, LostError, Signal, name_at, pat
 from prunella.platforms._systemd_state import PROPERTIES, Unit, read
 from prunella.ports import Clock
 
-_WAIT_S = 10.0  # for some thousands of units to be read
+_WAIT_S = 30.0  # for some thousands of units to be read on a busy machine
 _PING_S = 10.0
 _FLICKER_S = 0.05
 _FIRST_PAUSE_S = 0.05
@@ -66,7 +66,7 @@ class Units:
         self._nudge.set()
         if self._task is None:
             self._task = self._loop.create_task(self._run())
-            self._task.add_done_callback(lambda _: self._tell())
+            self._task.add_done_callback(lambda _: self._wake())
 
     async def leave(self, watched: str, listener: Listener) -> None:
         """Take back one `watch`."""
@@ -98,18 +98,23 @@ class Units:
         if anew:
             watch.read, watch.due = False, True
             self._nudge.set()
-        try:
-            async with asyncio.timeout(_WAIT_S):
-                while not watch.read:
-                    self._raise(self._trouble)
-                    await asyncio.shield(self._news)
-        except TimeoutError:
-            raise TransientError(f"systemd has not told of {watched} in {_WAIT_S:g} s") from None
+        if not watch.read:
+            await self._until_read(watched, watch)
         self._raise(watch.trouble)
         units = sorted(known.unit for known in watch.known if known.unit is not None)
         if "@." not in watched:
             return tuple(units)
         return tuple(unit for unit in units if unit.state is not InstanceState.STOPPED)
+
+    async def _until_read(self, watched: str, watch: _Watch) -> None:
+        try:
+            async with asyncio.timeout(_WAIT_S):
+                while not watch.read:
+                    self._raise(self._trouble)
+                    watch.told.clear()
+                    await watch.told.wait()
+        except TimeoutError:
+            raise TransientError(f"systemd has not told of {watched} in {_WAIT_S:g} s") from None
 
     async def order(self, method: str, name: str, timeout_s: float, *, reset: bool = False) -> str:
         """Have one job done.
@@ -163,6 +168,10 @@ class Units:
         if trouble is not None:
             raise type(trouble)(str(trouble))
 
+    def _wake(self) -> None:
+        for watch in self._watches.values():
+            watch.told.set()
+
     def _tell(self) -> None:
         news, self._news = self._news, self._loop.create_future()
         news.set_result(None)
@@ -187,7 +196,7 @@ class Units:
                 self._trouble = trouble
             for watch in self._watches.values():
                 watch.read, watch.due = False, True
-            self._tell()
+            self._wake()
             await self._clock.sleep_until(Instant(self._clock.now() + pause_s))
             pause_s = min(2 * pause_s, _LAST_PAUSE_S)
 
@@ -196,13 +205,12 @@ class Units:
         self._lost = ""
         bus.when_gone(lambda: self._lose("the bus has hung up"))
         await bus.subscribe(self._hear)
+        self._bus, self._trouble = bus, None
         while not self._lost:
             self._nudge.clear()
             for watched, watch in list(self._watches.items()):
                 if watch.due:
                     await self._read(bus, watched, watch)
-            self._bus, self._trouble = bus, None
-            self._tell()
             try:
                 async with asyncio.timeout(_PING_S):
                     await self._nudge.wait()
@@ -221,6 +229,7 @@ class Units:
         except (TransientError, PermanentError) as trouble:
             watch.trouble = trouble  # of this one alone
         watch.read = not watch.due  # asked for again meanwhile: not this answer
+        watch.told.set()
 
     def _take(self, watch: _Watch, properties: Mapping[str, Any]) -> None:
         name = properties["Id"]  # another one than was asked for, if that is an alias
@@ -320,6 +329,7 @@ class _Watch:
     Attributes:
         due: it is to be read.
         read: it has been, on this connection: what is known of it is true.
+        told: it was read just now, or cannot be.
         trouble: why it alone could not be read.
     """
 
@@ -327,6 +337,7 @@ class _Watch:
     known: list[_Known] = field(default_factory=list["_Known"])
     due: bool = True
     read: bool = False
+    told: asyncio.Event = field(default_factory=asyncio.Event)
     trouble: TransientError | PermanentError | None = None
 
 

@@ -93,6 +93,8 @@ class SystemdPlatform:
         numbered = NUMBERED.fullmatch(spec.unit)
         self._head = numbered["head"] if numbered else ""  # of a template; empty: it is none
         self._own = "" if numbered and not numbered["number"] else spec.unit
+        template = [f"{self._head}@.service"] if self._head else []
+        self._watched = (*template, *([self._own] if self._own else []))
         self._units: Units | None = None
         self._told: dict[str, InstanceState] | None = None  # what was observed last
         self._ours: set[str] = set()  # what happens to these now is our own doing
@@ -136,7 +138,7 @@ class SystemdPlatform:
     async def close(self) -> None:
         units, self._units = self._units, None
         if units is not None:
-            for watched in self._watched():
+            for watched in self._watched:
                 await units.leave(watched, self._on_change)
 
     async def examine(self) -> Sequence[Remark]:
@@ -243,7 +245,7 @@ class SystemdPlatform:
     async def _look(self, *, anew: bool = False) -> list[Unit]:
         """The instances in the order of their numbers."""
         found: dict[str, Unit] = {}
-        for watched in self._watched():
+        for watched in self._watched:
             for unit in await self._open().units(watched, anew=anew):
                 if not self._head or watched == self._own or NUMBERED.fullmatch(unit.name):
                     found[unit.name] = unit
@@ -255,13 +257,9 @@ class SystemdPlatform:
     def _open(self) -> Units:
         if self._units is None:
             self._units = Units.shared(address_of(self._spec.bus), self._context.clock)
-            for watched in self._watched():
+            for watched in self._watched:
                 self._units.watch(watched, self._on_change)
         return self._units
-
-    def _watched(self) -> list[str]:
-        template = [f"{self._head}@.service"] if self._head else []
-        return template + ([self._own] if self._own else [])
 
     def _name(self, number: int) -> str:
         return f"{self._head}@{number}.service"
