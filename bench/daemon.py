@@ -1,5 +1,7 @@
 """The daemon of the respawn benchmarks: ``python -m bench.daemon CONFIG``, until SIGTERM.
 
+It says ``serving`` when it watches.
+
 The real objects on the real loop. What a file cannot open up is opened up here: a service that is
 killed every few seconds and recovers each time counts as flapping, and would be left alone.
 """
@@ -32,6 +34,7 @@ async def serve(path: Path) -> int:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with SelfHealingOrchestrator(tolerant(load(path))):
+        print("serving", flush=True)
         await stop.wait()
     return 0
 

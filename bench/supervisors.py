@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -29,8 +30,8 @@ defaults:
     chain: {{ineffective: 1000, attempts: 1000, window: 1s}}
 services:
   web:
-    platform: process
-    process: {{command: {command}}}
+    platform: {platform}
+    {platform}: {section}
     probes: [{{kind: http, url: "http://127.0.0.1:{port}/"}}]
 """
 _SUPERVISORD = """
@@ -78,12 +79,18 @@ def _supervised(argv: list[str], folder: Path, port: int) -> Iterator[int]:
             os.kill(left, signal.SIGKILL)
 
 
+def prunella_argv(folder: Path, port: int, platform: str, section: dict[str, object]) -> list[str]:
+    """A daemon that heals what answers on that port, as often and as soon as it is asked to."""
+    config = folder / "prunella.yaml"
+    text = _CONFIG.format(folder=folder, port=port, platform=platform, section=json.dumps(section))
+    config.write_text(text)
+    return [sys.executable, "-m", "bench.daemon", str(config)]
+
+
 @contextlib.contextmanager
 def prunella(folder: Path) -> Iterator[int]:
     port = free_port()
-    config = folder / "prunella.yaml"
-    config.write_text(_CONFIG.format(folder=folder, port=port, command=_command(folder, port)))
-    argv = [sys.executable, "-m", "bench.daemon", str(config)]
+    argv = prunella_argv(folder, port, "process", {"command": _command(folder, port)})
     with _supervised(argv, folder, port):
         yield port
 
