@@ -14,7 +14,7 @@ from typing import NamedTuple
 from prunella.errors import PermanentError, TransientError
 
 _CHUNK_BYTES = 65536
-_LINE_LENGTH = 200  # characters of a line that are kept
+LINE_LENGTH = 200  # characters of a line that are kept
 _DRAIN_S = 0.1  # for output still in the pipe when the command has ended
 _REAP_S = 1.0  # for a killed command to be gone
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
@@ -37,7 +37,7 @@ def lines(output: bytes) -> list[str]:
     """The lines that say something, printable and short, in their order."""
     raw = output.decode(errors="replace").splitlines()
     printable = ("".join(c for c in line if c.isprintable()).strip() for line in raw)
-    return [line[:_LINE_LENGTH].rstrip() for line in printable if line]
+    return [line[:LINE_LENGTH].rstrip() for line in printable if line]
 
 
 async def run_argv(

@@ -1,5 +1,6 @@
 """A service behind commands: what their ends and their output mean."""
 
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from prunella.core.model import (
     ServiceId,
     Status,
 )
-from prunella.errors import PermanentError, TransientError
+from prunella.errors import ConflictError, PermanentError, TransientError
 from prunella.platforms.command import CommandPlatform, CommandSpec
 from prunella.plugins import PlatformContext
 from prunella.runtime.clock import SystemClock
@@ -154,3 +155,129 @@ async def test_an_exited_service_keeps_the_name_of_its_last_run(tmp_path: Path) 
 def test_a_way_to_restart_is_given_exactly_once(fields: dict[str, object], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         CommandSpec.model_validate({"observe": ["true"]} | fields)
+
+
+SCALE: dict[str, Any] = {
+    "scale": shell('echo "$1" > wanted', "{replicas}"),
+    "replicas": ["cat", "wanted"],
+}
+ROLLBACK: dict[str, Any] = {
+    "rollback": shell('echo "$1" > version', "{revision}"),
+    "version": ["cat", "version"],
+}
+UP = Action(ActionKind.SCALE_UP, SERVICE, replicas=3, before="2")
+BACK = Action(ActionKind.ROLLBACK, SERVICE, revision="v1", before="v2")
+
+
+@pytest.mark.parametrize(
+    ("fields", "can"),
+    [
+        ({}, {"restart"}),
+        ({"version": ["true"]}, {"restart"}),
+        (SCALE, {"restart", "scale-up", "scale-down"}),
+        (ROLLBACK, {"restart", "rollback"}),
+        (SCALE | ROLLBACK, {"restart", "scale-up", "scale-down", "rollback"}),
+    ],
+)
+def test_it_can_do_what_it_has_commands_for(
+    tmp_path: Path, fields: dict[str, Any], can: set[str]
+) -> None:
+    assert platform(tmp_path, **fields).capabilities.keys() == can
+
+
+async def test_number_and_version_are_what_the_commands_print(tmp_path: Path) -> None:
+    (tmp_path / "wanted").write_text("\n 2 \n")
+    (tmp_path / "version").write_text("v1\nof yesterday\n")
+    status = await platform(tmp_path, **SCALE, **ROLLBACK).observe()
+    assert (status.desired, status.revision, len(status.instances)) == (2, "v1", 1)
+
+
+async def test_without_commands_it_is_one_of_an_unknown_version(tmp_path: Path) -> None:
+    status = await platform(tmp_path).observe()
+    assert (status.desired, status.revision) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "words"),
+    [
+        ({**SCALE, "replicas": ["echo", "some"]}, PermanentError, "expected a number, not 'some'"),
+        ({**SCALE, "replicas": ["echo", "-1"]}, PermanentError, "expected a number"),
+        ({**SCALE, "replicas": ["echo", "40000"]}, PermanentError, "expected a number"),
+        ({**SCALE, "replicas": ["false"]}, TransientError, "false: exit code 1"),
+        ({"version": ["true"]}, PermanentError, "expected a version, not ''"),
+        ({"version": ["echo", "--force"]}, PermanentError, "expected a version, not '--force'"),
+        ({"version": shell("printf '%0300d' 1")}, PermanentError, "expected a version"),
+        ({"version": shell("exit 127")}, PermanentError, "exit code 127"),
+        ({"version": ["sleep", "60"], "timeout": 0.2}, TransientError, "no end within 0.2 s"),
+    ],
+)
+async def test_what_a_running_service_does_not_tell_is_an_error(
+    tmp_path: Path, fields: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        await platform(tmp_path, **fields).observe()
+
+
+async def test_a_service_that_is_down_has_nobody_to_tell_its_number_and_version(
+    tmp_path: Path,
+) -> None:
+    for name, text in {"wanted": "2", "version": "v1"}.items():
+        (tmp_path / name).write_text(text)
+    seen = platform(tmp_path, "test -e wanted", **SCALE, **ROLLBACK)
+    assert (await seen.observe()).revision == "v1"
+    (tmp_path / "wanted").unlink()
+    status = await seen.observe()
+    assert status.instances[0].state is InstanceState.EXITED
+    assert (status.desired, status.revision) == (2, None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "action", "file"), [(SCALE, UP, "wanted"), (ROLLBACK, BACK, "version")]
+)
+async def test_a_change_goes_from_what_was_to_what_is_asked_for(
+    tmp_path: Path, fields: dict[str, Any], action: Action, file: str
+) -> None:
+    (tmp_path / file).write_text(action.before)
+    await platform(tmp_path, **fields).execute(action, epoch=Epoch(1))
+    assert (tmp_path / file).read_text().strip() == str(action.replicas or action.revision)
+
+
+@pytest.mark.parametrize(
+    ("fields", "action", "file"), [(SCALE, UP, "wanted"), (ROLLBACK, BACK, "version")]
+)
+async def test_what_somebody_else_has_set_stays(
+    tmp_path: Path, fields: dict[str, Any], action: Action, file: str
+) -> None:
+    (tmp_path / file).write_text("7")
+    with pytest.raises(ConflictError, match=f"found 7, not {action.before}: somebody else"):
+        await platform(tmp_path, **fields).execute(action, epoch=Epoch(1))
+    assert (tmp_path / file).read_text() == "7"
+
+
+async def test_a_change_that_is_there_already_is_not_made_again(tmp_path: Path) -> None:
+    (tmp_path / "wanted").write_text("3")
+    scaled = platform(tmp_path, **SCALE | {"scale": ["touch", "{replicas}"]})
+    await scaled.execute(UP, epoch=Epoch(1))
+    assert not (tmp_path / "3").exists()
+
+
+async def test_a_command_that_changes_nothing_has_failed(tmp_path: Path) -> None:
+    (tmp_path / "version").write_text("v2")
+    idle = platform(tmp_path, **ROLLBACK | {"rollback": ["echo", "{revision}"]})
+    with pytest.raises(TransientError, match="echo has ended, and revision is v2, not v1"):
+        await idle.execute(BACK, epoch=Epoch(1))
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"scale": ["a", "{replicas}"]}, "scale and replicas belong together"),
+        ({"replicas": ["a"]}, "scale and replicas belong together"),
+        ({"rollback": ["a", "{revision}"]}, "rollback needs version"),
+        ({"scale": ["a"], "replicas": ["b"]}, "expected {replicas} in 'a'"),
+        ({"rollback": ["a"], "version": ["b"]}, "expected {revision} in 'a'"),
+    ],
+)
+def test_what_cannot_be_read_back_is_refused(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(words)):
+        CommandSpec.model_validate({"observe": ["true"], "restart": ["true"]} | fields)

@@ -223,7 +223,10 @@ class Units:
         watch.trouble = None
         try:
             for path in await _paths(bus, watched, watch):
-                self._take(watch, await bus.properties(path))
+                properties = await bus.properties(path)
+                if self._watches.get(watched) is not watch:
+                    return  # nobody watches any more
+                self._take(watch, properties)
         except LostError:
             raise
         except (TransientError, PermanentError) as trouble:
@@ -243,7 +246,7 @@ class Units:
     def _hear(self, signal: Signal) -> None:
         match signal.member:
             case "PropertiesChanged":
-                self._on_properties(signal.path, plain(signal.body[1]))
+                self._on_properties(signal.path, signal.body[1])
             case "JobRemoved" if self._order_count:
                 self._ended[signal.body[1]] = signal.body[3]
                 self._tell()
@@ -256,13 +259,13 @@ class Units:
             case _:
                 pass
 
-    def _on_properties(self, path: str, properties: Mapping[str, Any]) -> None:
+    def _on_properties(self, path: str, changed: Mapping[str, Any]) -> None:
         known = self._known.get(path)
         if known is None:
-            if properties.get("ActiveState", "inactive") != "inactive":
+            if "ActiveState" in changed and changed["ActiveState"].value != "inactive":
                 self._meet(name_at(path))
             return
-        known.values |= {key: properties[key] for key in PROPERTIES & properties.keys()}
+        known.values |= plain({key: changed[key] for key in PROPERTIES & changed.keys()})
         if not known.is_changing:
             # Later: one change comes in several signals, and is judged when all have been heard.
             # A unit that systemd restarts is shown as failed for a moment.
@@ -281,6 +284,8 @@ class Units:
     def _judge(self, known: _Known) -> None:
         """Settle what signals have told; none of them tells of the control group."""
         known.is_changing = False
+        if not known.watches:
+            return  # nobody watches any more
         if known.values["MainPID"] and not known.values.get("ControlGroup"):
             known.watches[0].due = True
             self._nudge.set()

@@ -34,6 +34,7 @@ class Bench:
         lives: whether exactly this run is still there, whatever the platform says.
         blind: the same platform in front of a target that cannot be read.
         tells_facts: it says by itself what happens to its instances.
+        shows_each: each replica is an instance; else one instance stands for all of them.
         count: how many instances really run; None: the platform cannot scale.
         rescale: somebody else sets another number of instances.
         deploy: somebody else deploys the other version; it runs when this returns. None: the
@@ -46,6 +47,7 @@ class Bench:
     blind: Callable[[], Platform]
     tells_facts: bool
     facts: list[Fact] = field(default_factory=list[Fact])
+    shows_each: bool = True
     count: Callable[[], Awaitable[int]] | None = None
     rescale: Callable[[int], Awaitable[None]] | None = None
     deploy: Callable[[], Awaitable[None]] | None = None
