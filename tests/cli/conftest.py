@@ -39,6 +39,14 @@ class Command:
             check=False,
         )
 
+    def offered(self, words: str) -> list[str]:
+        """What a shell is offered for the last of these words."""
+        line = f"prunella {words}"
+        asked = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+        done = self(environ={"_PRUNELLA_COMPLETE": "complete_bash", **asked})
+        assert done.stderr == ""
+        return done.stdout.split()
+
     @staticmethod
     def line(*words: str | Path) -> list[str]:
         return [sys.executable, "-m", "prunella", *map(str, words)]

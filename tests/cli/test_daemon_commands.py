@@ -270,6 +270,14 @@ def _publisher(orchestrator: ScriptedOrchestrator) -> Any:
     return stop
 
 
+@pytest.mark.parametrize(
+    "words", ["heal ", "why ", "pause ", "resume ", "history --service ", "events --service "]
+)
+def test_a_shell_can_complete_the_names_of_services(prunella: Any, words: str) -> None:
+    for typed, offered in (("", ["db", "web"]), ("w", ["web"]), ("x", [])):
+        assert prunella.offered(words + typed) == offered
+
+
 def on_a_terminal(prunella: Any, *words: str, **environ: str) -> bytes:
     """What a command shows on a terminal of 80 columns."""
     ours, its = pty.openpty()

@@ -9,11 +9,12 @@ import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from prunella import plugins
+from prunella.cli.heal import Remedy
 from prunella.core.ledger import Finish, Grant, Holder, Intent, Step
 from prunella.core.machine import Event, Phase
 from prunella.core.model import (
@@ -187,13 +188,25 @@ def test_the_version_is_that_of_the_distribution(alone: Any) -> None:
     assert alone("--version").stdout == f"prunella {version('prunella')}\n"
 
 
-def test_a_shell_can_complete_commands(alone: Any) -> None:
-    environ = {
-        "_PRUNELLA_COMPLETE": "complete_bash",
-        "COMP_WORDS": "prunella he",
-        "COMP_CWORD": "1",
-    }
-    assert alone(environ=environ).stdout.split() == ["heal"]
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("he", ["heal"]),
+        ("heal web --action sca", ["scale-up", "scale-down"]),
+        ("heal web --override min", ["min-healthy"]),
+        ("init proc", ["process"]),
+        ("init comm", []),
+        ("heal ", []),
+    ],
+)
+def test_a_shell_can_complete_what_is_known_without_a_daemon(
+    alone: Any, words: str, offered: list[str]
+) -> None:
+    assert alone.offered(words) == offered
+
+
+def test_every_remedy_that_there_is_can_be_ordered() -> None:
+    assert set(get_args(Remedy)) == set(ActionKind) - {ActionKind.CIRCUIT_BREAK}
 
 
 def test_help_imports_nothing_heavy(alone: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import prunella.cli
-from prunella.cli._options import DEFAULT_API
+from prunella.cli._complete import DEFAULT_API
 
 
 def build() -> typer.Typer:

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import typer
 
-from prunella.cli._options import DEFAULT_API
+from prunella.cli._complete import DEFAULT_API
 from prunella.errors import PrunellaError
 
 if TYPE_CHECKING:

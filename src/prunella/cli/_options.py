@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-DEFAULT_API = "http://127.0.0.1:7110"
+from prunella.cli import _complete
 
 # The global option once more, for those who write it after the command.
 Api = Annotated[
@@ -16,13 +16,26 @@ Api = Annotated[
 ]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Service = Annotated[str, typer.Argument(metavar="SERVICE", help="The service's id.")]
+Service = Annotated[
+    str,
+    typer.Argument(metavar="SERVICE", help="The service's id.", autocompletion=_complete.services),
+]
 ServiceOrAll = Annotated[
     str | None,
-    typer.Argument(metavar="[SERVICE]", help="The service's id; without it, the whole instance."),
+    typer.Argument(
+        metavar="[SERVICE]",
+        help="The service's id; without it, the whole instance.",
+        autocompletion=_complete.services,
+    ),
 ]
 OnlyService = Annotated[
-    str | None, typer.Option("--service", metavar="ID", help="Of this service only.")
+    str | None,
+    typer.Option(
+        "--service",
+        metavar="ID",
+        help="Of this service only.",
+        autocompletion=_complete.services,
+    ),
 ]
 OtherStore = Annotated[
     str | None,

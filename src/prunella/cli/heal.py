@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from prunella.cli import _terminal
+from prunella.cli import _complete, _terminal
 from prunella.cli._actor import actor
 from prunella.cli._client import RefusedError, connect, service_path
 from prunella.cli._options import Api, Json, Service
 
 _REFUSED = 409
+
+# Those that a platform of today can do; the daemon knows which ones a service can be given.
+Remedy = Literal["restart", "scale-up", "scale-down", "rollback"]
 
 _ABSOLUTE = frozenset({"lease", "capability", "record"})  # what no order can pass
 
@@ -21,11 +24,15 @@ def command(
     ctx: typer.Context,
     service: Service,
     *,
-    action: Annotated[str | None, typer.Option(help="What to do; without it, restart.")] = None,
+    action: Annotated[Remedy | None, typer.Option(help="What to do; without it, restart.")] = None,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="For the history.")] = "",
     override: Annotated[
         list[str] | None,
-        typer.Option(metavar="GUARD", help="Pass this guard too; may be repeated."),
+        typer.Option(
+            metavar="GUARD",
+            help="Pass this guard too; may be repeated.",
+            autocompletion=_complete.guards,
+        ),
     ] = None,
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Wait until the outcome is known.")
@@ -35,6 +42,8 @@ def command(
 ) -> None:
     """Heal a service now, whatever its cool-down and budget say.
 
+    A restart goes instance by instance; scale-up adds half as many instances again, scale-down
+    takes one away, rollback goes back to the last version that ran healthy through its soak.
     Ends with 0 if it recovered, 1 if not, 2 if there is no such service.
     """
     client = connect(ctx, api)

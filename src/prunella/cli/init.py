@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prunella.cli import _terminal
+from prunella.cli import _complete, _terminal
 from prunella.errors import PrunellaError
 
 if TYPE_CHECKING:
@@ -28,7 +28,12 @@ class UnwantedError(PrunellaError):
 
 def command(
     platform: Annotated[
-        str, typer.Argument(metavar="PLATFORM", help="Such as docker, compose or systemd.")
+        str,
+        typer.Argument(
+            metavar="PLATFORM",
+            help="Such as docker, compose or systemd.",
+            autocompletion=_complete.surveyed,
+        ),
     ],
     *,
     output: Annotated[
