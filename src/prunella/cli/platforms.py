@@ -7,6 +7,7 @@ from typing import Any
 
 from prunella.cli import _terminal
 from prunella.cli._options import Json
+from prunella.errors import PrunellaError
 
 _REACH_S = 3.0
 _COLUMNS = ("TYPE", "KIND", "CAN", "REACHABLE")
@@ -36,12 +37,10 @@ async def _look() -> list[dict[str, Any]]:
 
     plugins = [plugin for _, plugin in sorted(platforms().items())]
     troubles = await asyncio.gather(*(_trouble(plugin.reach) for plugin in plugins))
-    found = [
-        _told("platform", plugin.kind, plugin.can, trouble)
-        for plugin, trouble in zip(plugins, troubles, strict=True)
-    ]
-    return found + [
-        _told("release", kind, [ActionKind.ROLLBACK], None) for kind in sorted(releases())
+    rollback = (ActionKind.ROLLBACK,)
+    return [
+        *(_told("platform", p.kind, p.can, t) for p, t in zip(plugins, troubles, strict=True)),
+        *(_told("release", kind, rollback, None) for kind in sorted(releases())),
     ]
 
 
@@ -56,6 +55,8 @@ async def _trouble(reach: Callable[[], Awaitable[str]] | None) -> str | None:
             return await reach()
     except TimeoutError:
         return f"no answer within {_REACH_S:g} s"
+    except PrunellaError as error:
+        return str(error)
 
 
 def _told(type_: str, kind: str, can: Iterable[str], trouble: str | None) -> dict[str, Any]:
