@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -21,7 +23,8 @@ REPLACES_LABEL = "prunella.dev/replaces"  # the id of the container that another
 ASIDE = ".prunella-old"  # ends the name of a container that is kept as the way back
 COMING = ".prunella-new"  # ends the name of one that is to take another's place
 
-_ENDING_SIGNALS = {"2": "INT", "3": "QUIT", "9": "KILL", "15": "TERM"}
+_ENDING_SIGNALS = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGKILL, signal.SIGTERM})
+_REAL_TIME = re.compile(r"RTMIN(?:\+(\d+))?")
 _DOUBTFUL_CODES = frozenset({0, 130, 137, 143})  # how what was asked to end, ends
 _NEVER = "0001-01-01T00:00:00Z"
 
@@ -194,9 +197,18 @@ class Trail:
 
     def was_asked_to_end(self, stop_signal: str) -> bool:
         """Whether somebody stopped it, or sent it a signal that is meant to end it."""
-        own = stop_signal.removeprefix("SIG")
-        ending = (*_ENDING_SIGNALS, *_ENDING_SIGNALS.values(), own)
-        return self.stopped or any(s.removeprefix("SIG") in ending for s in self.signals if s)
+        ending = {*_ENDING_SIGNALS, _signal_number(stop_signal)} - {0}
+        return self.stopped or any(_signal_number(one) in ending for one in self.signals)
+
+
+def _signal_number(name: str) -> int:
+    """As Docker writes it, by name or by number; 0 for none that is known."""
+    short = name.upper().removeprefix("SIG")
+    if short.isdigit():
+        return int(short)
+    if real_time := _REAL_TIME.fullmatch(short):
+        return signal.SIGRTMIN + int(real_time[1] or 0)
+    return next((one.value for one in signal.Signals if one.name == f"SIG{short}"), 0)
 
 
 class Ending(NamedTuple):

@@ -37,7 +37,7 @@ class DockerSpec(EngineSpec):
     )
 
 
-class _Container:
+class SameAs:
     """One container that a person has made, and those that Prunella has made like it."""
 
     def __init__(self, container: str, service: str) -> None:
@@ -105,7 +105,7 @@ class DockerPlatform(ContainerSet):
     kind: ClassVar[str] = "docker"
 
     def __init__(self, spec: DockerSpec, context: PlatformContext) -> None:
-        crew = _Container(spec.container, context.service)
+        crew = SameAs(spec.container, context.service)
         super().__init__(crew, address_of(spec), context)
 
 
