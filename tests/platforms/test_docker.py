@@ -28,6 +28,7 @@ from prunella.errors import PermanentError
 from prunella.platforms.docker import PLUGIN, DockerPlatform, DockerSpec
 from prunella.plugins import PlatformContext, probes
 from prunella.runtime.clock import SystemClock
+from prunella.testing.site import free_port
 
 HTTPD = ("httpd", "-f", "-p", "80")  # as the first process: deaf to SIGTERM
 
@@ -190,15 +191,16 @@ async def test_replicas_share_what_is_named_and_have_places_of_their_own(dock: D
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (("--publish", "127.0.0.1:18080:80"), "port 18080"),
-        (("--network", "host", "--env", "PORT=18081"), "shares a network"),
+        (("--publish", "127.0.0.1:{port}:80"), "the host's port {port}"),
+        (("--network", "host", "--env", "PORT={port}"), "shares a network"),
     ],
     ids=["fixed port", "host network"],
 )
 async def test_what_can_be_there_only_once_cannot_be_scaled_and_says_why(
     dock: DockerBed, options: tuple[str, ...], reason: str
 ) -> None:
-    await dock.run(*options)
+    port = free_port()
+    await dock.run(*(option.format(port=port) for option in options))
     platform = dock.build()
     assert platform.capabilities[ActionKind.SCALE_UP] is Scope.SERVICE, "nothing is known yet"
     await platform.observe()
@@ -206,7 +208,7 @@ async def test_what_can_be_there_only_once_cannot_be_scaled_and_says_why(
     with pytest.raises(PermanentError):
         await platform.execute(scaling(ActionKind.SCALE_UP, 1, 2), epoch=EPOCH)
     (remark,) = await platform.examine()
-    assert reason in remark.message
+    assert reason.format(port=port) in remark.message
     assert not remark.fault
 
 
@@ -251,13 +253,14 @@ def test_a_socket_that_may_not_be_used_is_told_with_the_remedy(docker: Engine) -
 
 async def test_an_engine_is_reached_over_tls_with_both_sides_certified(tmp_path: Path) -> None:
     certify(tmp_path)
-    with running(*listen(tmp_path, 18443)) as engine:
+    port = free_port()
+    with running(*listen(tmp_path, port)) as engine:
         make_image(engine, "shop:1")
         await asyncio.to_thread(engine.docker, "run", "-d", "--name", "shop", "shop:1")
         files = {f"{name}_file": tmp_path / f"{name}.pem" for name in ("ca", "cert", "key")}
 
         def build(**tls: Path) -> DockerPlatform:
-            body = {"container": "shop", "host": "tcp://127.0.0.1:18443", "tls": tls}
+            body = {"container": "shop", "host": f"tcp://127.0.0.1:{port}", "tls": tls}
             context = PlatformContext(SERVICE, SystemClock(), tmp_path, lambda _: None)
             return DockerPlatform(DockerSpec.model_validate(body), context)
 
@@ -288,7 +291,8 @@ async def test_what_runs_can_be_surveyed_as_a_config_to_begin_with(
     dock: DockerBed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", dock.proxy.host)
-    await dock.run("--publish", "127.0.0.1:18082:80", "--restart", "always")
+    port = free_port()
+    await dock.run("--publish", f"127.0.0.1:{port}:80", "--restart", "always")
     await dock.docker("run", "-d", "--name", "quiet", "shop:1")
     await dock.docker("run", "-d", "--label", "com.docker.compose.project=p", "shop:1")
     assert PLUGIN.reach is not None
@@ -296,7 +300,7 @@ async def test_what_runs_can_be_surveyed_as_a_config_to_begin_with(
     assert PLUGIN.survey is not None
     quiet, shop = await PLUGIN.survey()
     assert (quiet.id, quiet.section, list(quiet.probes)) == ("quiet", {"container": "quiet"}, [])
-    assert shop.probes == ({"kind": "http", "url": "http://127.0.0.1:18082/"},)
+    assert shop.probes == ({"kind": "http", "url": f"http://127.0.0.1:{port}/"},)
     assert "restart: always" in shop.note
     probes()["http"].spec.model_validate({"url": shop.probes[0]["url"]})
     dock.proxy.cut()
