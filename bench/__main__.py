@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import structlog
-from bench import fleet, reading, respawn, simulation, units
+from bench import containers, fleet, reading, respawn, simulation, units
 from bench.machine import NotInTimeError
 from bench.report import Row, load_words, table
 
@@ -22,8 +22,10 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "hang": respawn.measure_freeze,
     "cost": fleet.measure_cost,
     "history": reading.measure_history,
-    "units": units.measure_kill,
-    "calm-units": units.measure_calm,
+    "unit": units.measure_kill,
+    "units": units.measure_calm,
+    "container": containers.measure_kill,
+    "containers": containers.measure_many,
     "many": fleet.measure_many,
 }
 
