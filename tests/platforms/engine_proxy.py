@@ -24,6 +24,7 @@ class Fault:
         after: how many such requests pass before.
         times: how often; afterwards everything is as usual.
         first: awaited before anything else.
+        done: the Engine has answered; set by the proxy.
     """
 
     request: str
@@ -32,6 +33,7 @@ class Fault:
     after: int = 0
     times: int = 1
     first: Callable[[], Awaitable[None]] | None = None
+    done: bool = False
 
 
 def status(code: int, message: str = "as a test wants it") -> bytes:
@@ -106,6 +108,7 @@ class EngineProxy:
             if fault.answer is None:
                 writer.write(chunk)
                 await writer.drain()
+        fault.done = True
         if fault.answer == b"":
             await asyncio.Event().wait()
         writer.write(fault.answer or b"")
