@@ -1,23 +1,24 @@
 """Properties of the decision: what it never does, over all snapshots."""
 
 from dataclasses import replace
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.core.conftest import CLEAR, CROWDED, HELD, NOW, OWING, RELEASED, but, tries
 
 from prunella.core.budget import backoff_until
 from prunella.core.decide import Forced, Reason, Snapshot, decide
-from prunella.core.fleet import FleetView, Storm
+from prunella.core.fleet import Storm
 from prunella.core.guards import guards
 from prunella.core.health import Diagnosis
-from prunella.core.ledger import Attempt, LedgerView
+from prunella.core.ledger import Attempt
 from prunella.core.machine import Phase
 from prunella.core.model import (
     ActionId,
     ActionKind,
     Debt,
     Health,
-    Hold,
     IncidentId,
     Instance,
     InstanceId,
@@ -27,18 +28,14 @@ from prunella.core.model import (
     Outcome,
     Scope,
     ServiceId,
-    Stamp,
     Status,
     Symptom,
     SymptomKind,
     Version,
 )
-from prunella.core.policy import FleetPolicy, Policy
-from prunella.testing.clock import SimClock
+from prunella.core.policy import Policy
 
-NOW = Instant(100_000.0)
-STAMP: Stamp = SimClock().stamp()
-times = st.floats(NOW - 20_000, NOW).map(Instant)
+times = (st.floats(NOW - 20_000, NOW) | st.floats(NOW - 20, NOW)).map(Instant)
 attempts = st.lists(
     st.builds(
         Attempt,
@@ -88,44 +85,45 @@ def diagnosis_of(symptom: Symptom | None, health: Health) -> Diagnosis:
     return Diagnosis(health) if symptom is None else Diagnosis(symptom.severity, symptom)
 
 
-snapshots = st.builds(
-    Snapshot,
-    service=st.just(ServiceId("web")),
-    policy=st.builds(
+# Up to three of these make a snapshot that differs from one with nothing against its remedy.
+OTHERWISE: dict[str, st.SearchStrategy[Any]] = {
+    "policy": st.builds(
         lambda mode, most: Policy(mode=mode, scale_max=most),
         st.sampled_from(Mode),
         st.integers(0, 4),
     ),
-    fleet_policy=st.just(FleetPolicy()),
-    phase=st.sampled_from(Phase),
-    diagnosis=st.builds(
+    "phase": st.sampled_from(Phase),
+    "diagnosis": st.builds(
         diagnosis_of, symptoms, st.sampled_from([Health.UNKNOWN, Health.HEALTHY, Health.SUSPECT])
     ),
-    status=statuses,
-    capabilities=st.dictionaries(st.sampled_from(ActionKind), st.sampled_from(Scope)),
-    now=st.just(NOW),
-    ledger=st.builds(
-        LedgerView,
-        attempts,
-        st.sampled_from([frozenset[ServiceId](), frozenset({ServiceId("web")})]),
-        st.lists(times, max_size=3).map(lambda found: tuple(sorted(found, reverse=True))),
-        st.sampled_from([(), (Hold(None, "ops", "deploy", STAMP),)]),
-        st.lists(versions, max_size=4).map(
-            lambda found: tuple(sorted(found, key=lambda v: -v.deployed_at))
-        ),
-        st.lists(debts, max_size=1).map(tuple),
+    "status": statuses,
+    "capabilities": st.dictionaries(st.sampled_from(ActionKind), st.sampled_from(Scope)),
+    "attempts": attempts,
+    "running": st.just(frozenset({ServiceId("web")})),
+    "fleet_started": st.lists(times, max_size=20).map(
+        lambda found: tuple(sorted(found, reverse=True))
     ),
-    fleet=st.builds(
-        FleetView,
-        st.just(10),
-        st.integers(0, 10),
-        st.integers(0, 10),
-        st.builds(Storm, st.none() | times, times, st.none(), st.sampled_from([1, 2, 4])),
-        st.integers(0, 4),
-        st.sampled_from(["", "the loop stood still"]),
-        st.sampled_from(["", "no beat of our lease"]),
+    "holds": st.just((HELD,)),
+    "versions": st.lists(versions, max_size=4).map(
+        lambda found: tuple(sorted(found, key=lambda v: -v.deployed_at))
     ),
-    grace_until=st.floats(NOW - 10, NOW + 10).map(Instant),
+    "debts": st.lists(debts, max_size=1).map(tuple),
+    "unwell": st.integers(0, 10),
+    "blind": st.integers(0, 10),
+    "storm": st.builds(Storm, st.none() | times, times, st.none(), st.sampled_from([1, 2, 4])),
+    "domain_running": st.integers(0, 4),
+    "doubt": st.just("the loop stood still"),
+    "lease": st.just("no beat of our lease"),
+    "grace_until": st.floats(NOW - 10, NOW + 10).map(Instant),
+}
+
+
+snapshots = st.builds(
+    but,
+    st.lists(st.sampled_from(list(OTHERWISE)), max_size=3, unique=True).flatmap(
+        lambda names: st.fixed_dictionaries({name: OTHERWISE[name] for name in names})
+    ),
+    st.sampled_from([CLEAR, CROWDED, RELEASED, OWING]),
 )
 
 
@@ -223,19 +221,34 @@ def test_every_veto_that_lifts_by_itself_sets_the_alarm(snap: Snapshot) -> None:
         assert decision.wake_at > NOW
 
 
+@given(snapshots)
+def test_never_takes_a_service_that_serves_below_its_healthy_share(snap: Snapshot) -> None:
+    action, status = decide(snap).action, snap.status
+    if action is None or status is None or snap.diagnosis.health is Health.FAILED:
+        return
+    running = {i.id for i in status.instances if i.state is InstanceState.RUNNING}
+    if len(status.instances) > 1 and action.instance in running:
+        assert len(running) - 1 >= snap.policy.min_healthy_ratio * len(status.instances)
+    if action.kind is ActionKind.SCALE_DOWN and action.replicas is not None:
+        assert len(running) - 1 >= snap.policy.min_healthy_ratio * action.replicas
+
+
+def test_services_that_failed_together_do_not_come_back_together() -> None:
+    five = tries(0, 0, 0, 0, 0)
+    waits = sorted(
+        backoff_until(ServiceId(f"s{number}"), five, Policy(), NOW) - NOW for number in range(100)
+    )
+    assert 16 * 0.75 <= waits[0] < waits[-1] <= 16 * 1.25
+    assert waits[-1] - waits[0] > 6
+    assert len(set(waits)) > 90
+
+
 def test_the_wait_doubles_with_each_try_and_is_forgotten_in_time() -> None:
     policy = Policy(budget_actions=99)
 
-    def wait_s(tries: int, ago_s: float) -> float:
-        one = Attempt(
-            ActionKind.RESTART,
-            Instant(NOW - ago_s),
-            Instant(NOW - ago_s),
-            Outcome.INEFFECTIVE,
-            "prunella",
-            IncidentId("i"),
-        )
-        return backoff_until(ServiceId("web"), (one,) * tries, policy, NOW) - (NOW - ago_s)
+    def wait_s(count: int, ago_s: float) -> float:
+        past = tries(*[ago_s] * count)
+        return backoff_until(ServiceId("web"), past, policy, NOW) - (NOW - ago_s)
 
     assert wait_s(0, 0) == 0
     assert 0.7 < wait_s(1, 0) < 1.3

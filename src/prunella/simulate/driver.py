@@ -87,7 +87,7 @@ class Simulation:
         holder = Holder("sim", 1, str(self._generation), self.clock.boot, str(self._generation))
         if self._epoch:
             await self.store.release(epoch=self._epoch)
-        self._epoch = await self.store.claim(holder, self.clock.stamp())
+        epoch = self._epoch = await self.store.claim(holder, self.clock.stamp())
         self._fleet = Fleet(self.fleet_policy)
         world = World(
             self.clock,
@@ -96,7 +96,7 @@ class Simulation:
             Bus(),
             self._holds,
             self.entries.append,
-            lambda: self._epoch,
+            lambda: epoch,
             self._chain,
         )
         self._events = [event for event in self._events if callable(event[2])]

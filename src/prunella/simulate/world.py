@@ -62,6 +62,7 @@ class SimService:
         noise_ratio: share of checks that fail although nothing is wrong.
         acks_only: the platform says that it has acted, and has not.
         broken_platform: the platform refuses to act.
+        forgotten: the platform answers, and knows no instance any more.
         demand: load in instances: with fewer than that they are saturated. 0: none is measured.
         bad: versions that make every instance suffer, and from what.
         restart_count: restarts by the platform itself, as it counts them.
@@ -84,6 +85,7 @@ class SimService:
     acks_only: bool = False
     broken_platform: bool = False
     unreadable: bool = False
+    forgotten: bool = False
     stopped: bool = False
     instance_count: int = 1
     demand: float = 0.0
@@ -175,6 +177,8 @@ class SimService:
     async def observe(self) -> Status:
         if self.unreadable:
             raise TransientError("the platform does not answer")
+        if self.forgotten:
+            return Status((), 0)
         found = [self._instance(number) for number in range(self.instance_count)]
         return Status(tuple(found), self.instance_count, self.revision or None)
 

@@ -1,0 +1,129 @@
+"""Each guard and each of its reasons alone, and what is too little for one, as tables."""
+
+from typing import Any
+
+import pytest
+from tests.core.conftest import CLEAR, CROWDED, HELD, NOW, OWING, RELEASED, TWO, but, tries
+
+from prunella.core.decide import Reason, Snapshot, decide
+from prunella.core.fleet import Storm
+from prunella.core.guards import guards
+from prunella.core.health import Diagnosis
+from prunella.core.model import (
+    ActionKind,
+    Health,
+    Instance,
+    InstanceId,
+    InstanceState,
+    Instant,
+    Outcome,
+    ServiceId,
+    Status,
+    Symptom,
+    SymptomKind,
+)
+from prunella.core.policy import Policy
+
+SLOW = Symptom(SymptomKind.SLOW, Health.DEGRADED, NOW, "3 answers in a row took longer")
+ALONE: dict[str, dict[str, Any]] = {
+    "target": {"status": None},
+    "human": {"status": Status((Instance(InstanceId("0"), InstanceState.STOPPED),), 1)},
+    "self-doubt": {"blind": 6},
+    "lease": {"lease": "no beat of our lease"},
+    "hold": {"holds": (HELD,)},
+    "grace": {"grace_until": Instant(NOW + 1)},
+    "backoff": {"attempts": tries(0.5)},
+    "budget": {"attempts": tries(1300, 1500, 1700, outcome=Outcome.OBSERVED)},
+    "chain": {"attempts": tries(7000, 8000, 9000, outcome=Outcome.INEFFECTIVE)},
+    "min-healthy": {"diagnosis": Diagnosis(Health.DEGRADED, SLOW), "status": Status(TWO, 2)},
+    "pace": {"unwell": 2, "fleet_started": (Instant(NOW - 9),)},
+    "storm": {"storm": Storm(Instant(NOW - 100), Instant(NOW - 100))},
+    "rollback": {"policy": Policy(irreversible=("v2*",))},
+    "scale": {
+        "policy": CROWDED.policy,
+        "attempts": tries(7000, outcome=Outcome.INEFFECTIVE, kind=ActionKind.SCALE_UP),
+    },
+}
+BASES = {"rollback": RELEASED, "scale": CROWDED}
+
+
+@pytest.mark.parametrize(
+    ("snap", "kind"),
+    [
+        (CLEAR, ActionKind.RESTART),
+        (CROWDED, ActionKind.SCALE_UP),
+        (RELEASED, ActionKind.ROLLBACK),
+        (OWING, ActionKind.SCALE_DOWN),
+    ],
+    ids=["hung", "crowded", "just released", "owing"],
+)
+def test_with_nothing_in_its_way_it_acts(snap: Snapshot, kind: ActionKind) -> None:
+    action = decide(snap).action
+    assert action is not None
+    assert action.kind is kind
+
+
+def test_every_guard_speaks_alone_somewhere() -> None:
+    assert set(ALONE) == {guard.name for guard in guards()}
+
+
+@pytest.mark.parametrize("guard", ALONE)
+def test_one_guard_is_enough_for_a_refusal(guard: str) -> None:
+    decision = decide(but(ALONE[guard], BASES.get(guard, CLEAR)))
+    assert decision.action is None
+    assert [veto.guard for veto in decision.vetoes] == [guard]
+
+
+MORE: dict[str, dict[str, Any]] = {
+    "no instance": {"status": Status((), 0)},
+    "a stall of our own": {"doubt": "the loop stood still"},
+    "an earlier action": {"running": frozenset({ServiceId("web")})},
+    "five of any outcome": {"attempts": tries(4000, 5000, 6000, 7000, 8000)},
+    "a burst": {"fleet_started": tuple(Instant(NOW - 9 - n / 100) for n in range(16))},
+    "enough at once after a storm": {
+        "storm": Storm(Instant(NOW - 900), Instant(NOW - 900), width=2),
+        "domain_running": 2,
+    },
+}
+
+
+@pytest.mark.parametrize("what", MORE)
+def test_each_of_a_guards_reasons_is_enough_for_a_refusal(what: str) -> None:
+    decision = decide(but(MORE[what]))
+    assert decision.action is None
+    assert len(decision.vetoes) == 1
+
+
+LESS: dict[str, dict[str, Any]] = {
+    "a budget that has one left": {"attempts": tries(600, 1200, outcome=Outcome.OBSERVED)},
+    "old tries": {"attempts": tries(15_000, 16_000, 17_000, outcome=Outcome.INEFFECTIVE)},
+    "half of the fleet blind": {"blind": 5},
+    "grace that has just ended": {"grace_until": NOW},
+    "one instance of two, which is gone": {
+        "diagnosis": Diagnosis(Health.DEGRADED, SLOW),
+        "status": Status((TWO[0], TWO[1]._replace(state=InstanceState.EXITED)), 2),
+    },
+    "one of two unwell, and nothing else begun": {"unwell": 2},
+    "another begun, and one unwell": {"unwell": 1, "fleet_started": (Instant(NOW - 1),)},
+    "a burst but one": {"fleet_started": tuple(Instant(NOW - n / 100) for n in range(15))},
+    "a burst that is over": {"fleet_started": (Instant(NOW - 10),) * 16},
+    "one at a time after a storm": {
+        "storm": Storm(Instant(NOW - 900), Instant(NOW - 120), width=2),
+        "domain_running": 1,
+    },
+}
+
+
+@pytest.mark.parametrize("what", LESS)
+def test_no_guard_refuses_for_less(what: str) -> None:
+    assert decide(but(LESS[what])).reason is Reason.HEAL
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"doubt": "the loop stood still"}, {"blind": 10}, {"grace_until": Instant(NOW + 1)}],
+    ids=str,
+)
+def test_a_fact_is_not_doubted(changes: dict[str, Any]) -> None:
+    fact = Symptom(SymptomKind.DOWN, Health.FAILED, NOW, "exit code 1", factual=True)
+    assert decide(but({**changes, "diagnosis": Diagnosis(Health.FAILED, fact)})).action
