@@ -35,6 +35,10 @@ class UnknownServiceError(PermanentError):
     """No service of that id is registered."""
 
 
+class UnknownWordError(PermanentError):
+    """An order names an action or a guard that there is not."""
+
+
 class HealingRefusedError(PrunellaError):
     """Guards refused a forced heal. ``vetoes``: guard name to its reason."""
 

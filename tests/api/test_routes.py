@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from prunella.errors import UnknownWordError
 from prunella.wire import DebtRecord, DecisionRecord
 
 HEAL = "/api/v1/services/{service}/heal"
@@ -190,6 +191,13 @@ def test_a_heal_that_nobody_waits_for_is_accepted(client: httpx.Client) -> None:
     assert answer.json()["success"] is None
 
 
+def test_an_order_in_unknown_words_is_a_bad_request(client: httpx.Client, served: Any) -> None:
+    served.orchestrator.trouble = UnknownWordError("no action 'reboot'; there are: restart")
+    answer = client.post(path_of(HEAL), json={"action": "reboot"})
+    assert answer.status_code == 422
+    assert answer.json() == {"detail": "no action 'reboot'; there are: restart"}
+
+
 def test_a_refused_heal_names_each_guard_and_its_reason(client: httpx.Client, served: Any) -> None:
     served.orchestrator.vetoes["db"] = {"min_healthy": "too few are well"}
     answer = client.post(path_of(HEAL, "db"), json={})
@@ -212,7 +220,9 @@ def test_a_pause_lasts_as_long_as_it_says(
 
 @pytest.mark.parametrize("lasting", ["soon", 0, -1, True, 1e300, []])
 def test_a_pause_refuses_what_is_no_duration(client: httpx.Client, lasting: Any) -> None:
-    assert client.put("/api/v1/holds", json={"for": lasting}).status_code == 422
+    answer = client.put("/api/v1/holds", json={"for": lasting})
+    assert answer.status_code == 422
+    assert "Value error" not in answer.json()["detail"]
 
 
 def test_lifting_the_hold_on_everything_leaves_those_on_one_service(client: httpx.Client) -> None:

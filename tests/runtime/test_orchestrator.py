@@ -17,7 +17,12 @@ import pytest
 from prunella import SelfHealingOrchestrator
 from prunella.config import ConfigFaults, from_mapping
 from prunella.core.model import ServiceId
-from prunella.errors import HealingRefusedError, PermanentError, UnknownServiceError
+from prunella.errors import (
+    HealingRefusedError,
+    PermanentError,
+    UnknownServiceError,
+    UnknownWordError,
+)
 from prunella.runtime.notices import Notice, Topic
 from prunella.testing.site import free_port
 from prunella.wire import HealingAction
@@ -215,8 +220,23 @@ async def test_what_a_platform_cannot_do_is_refused_with_what_it_can(
     await eventually(lambda: well(orchestrator))
     with pytest.raises(HealingRefusedError, match="it can: restart"):
         await orchestrator.force_heal("shop", action="rollback")
-    with pytest.raises(PermanentError, match="no action 'dance'; there are: restart, scale-up"):
-        await orchestrator.force_heal("shop", action="dance")
+
+
+@pytest.mark.parametrize(
+    ("order", "says"),
+    [
+        ({"action": "reboot"}, "no action 'reboot'; there are: restart, scale-up"),
+        ({"override": ["budget", "hodl"]}, "no guard 'hodl'; there are: target, human"),
+    ],
+    ids=["action", "guard"],
+)
+async def test_an_order_in_unknown_words_is_refused_with_the_known_ones(
+    running: Any, order: dict[str, Any], says: str
+) -> None:
+    orchestrator = await running(shop=SLEEPER)
+    with pytest.raises(UnknownWordError, match=says):
+        await orchestrator.force_heal("shop", **order)
+    assert await orchestrator.get_healing_history() == []
 
 
 async def test_a_second_order_during_a_heal_is_refused(

@@ -18,12 +18,14 @@ from prunella.errors import (
     StoreError,
     TransientError,
     UnknownServiceError,
+    UnknownWordError,
 )
 
 _log = structlog.get_logger("prunella.api")
 
 _STATUS: dict[type[PrunellaError], int] = {
     UnknownServiceError: 404,
+    UnknownWordError: 422,
     HealingRefusedError: 409,
     TooManyStreamsError: 429,
     StoreError: 503,
@@ -58,8 +60,13 @@ async def _expected(request: Request, error: Exception) -> JSONResponse:
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     faults: Sequence[Any] = error.errors()
-    words = [f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in faults]
+    words = [f"{'.'.join(str(part) for part in fault['loc'])}: {_said(fault)}" for fault in faults]
     return JSONResponse({"detail": "; ".join(words)}, 422)
+
+
+def _said(fault: Any) -> str:
+    """The validator's message, without what it puts before ours."""
+    return str(fault["msg"]).removeprefix("Value error, ")
 
 
 async def _defect(request: Request, error: Exception) -> JSONResponse:

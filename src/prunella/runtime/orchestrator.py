@@ -20,11 +20,9 @@ from prunella.config import (
     from_mapping,
     make_state_folder,
 )
-from prunella.core.decide import Forced
 from prunella.core.ledger import Entry, EntryKind
 from prunella.core.model import (
     ActionId,
-    ActionKind,
     Epoch,
     Hold,
     Instant,
@@ -47,6 +45,7 @@ from prunella.runtime.fleet import Fleet
 from prunella.runtime.journal import Journal
 from prunella.runtime.lease import Lease
 from prunella.runtime.notices import Bus, Notice, Topic
+from prunella.runtime.orders import order
 from prunella.runtime.pulse import Pulse
 from prunella.runtime.record import World
 from prunella.runtime.scheduler import Scheduler
@@ -247,13 +246,11 @@ class SelfHealingOrchestrator(Answers):
             override: names of guards to pass beyond those that yield to a person anyway.
             wait: until the outcome is known; else answer as soon as the intent is durable.
 
-        Raises: UnknownServiceError; HealingRefusedError with the vetoes; PermanentError: there is
-            no such action.
+        Raises: UnknownServiceError; UnknownWordError for an action or a guard that there is not;
+            HealingRefusedError with the vetoes.
         """
         ward = self._ward(service_id)
-        kind = None if action is None else _kind(action)
-        forced = Forced(actor, reason or f"asked for by {actor}", kind, frozenset(override))
-        begun = await ward.force(forced)
+        begun = await ward.force(order(actor, reason, action, override))
         if not isinstance(begun, int):
             vetoes = {veto.guard: veto.reason for veto in begun}
             raise HealingRefusedError("; ".join(vetoes.values()), vetoes)
@@ -389,11 +386,3 @@ class SelfHealingOrchestrator(Answers):
 
     def _publish(self, topic: Topic, data: Mapping[str, Any]) -> None:
         self._bus.publish(Notice(topic, self._clock.stamp(), None, data))
-
-
-def _kind(action: str) -> ActionKind:
-    try:
-        return ActionKind(action)
-    except ValueError:
-        known = ", ".join(ActionKind)
-        raise PermanentError(f"no action {action!r}; there are: {known}") from None
