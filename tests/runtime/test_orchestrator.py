@@ -331,6 +331,36 @@ async def test_a_reload_adds_changes_and_removes_and_leaves_the_rest_alone(
     await eventually(lambda: orchestrator.get_service_health("added").restart_count == 1)
 
 
+async def test_a_reload_to_what_cannot_be_built_is_refused_and_moves_nothing(
+    running: Any, shop: dict[str, Any], eventually: Eventually, tmp_path: Path
+) -> None:
+    orchestrator = await running(shop=shop, other=SLEEPER)
+    await eventually(lambda: well(orchestrator))
+    before = [orchestrator.get_pids(name) for name in ("shop", "other")]
+    tls = {"kind": "http", "url": "https://127.0.0.1:1/", "tls": {"ca_file": "/no/such/ca.pem"}}
+    changed = {**shop, "probes": [*shop["probes"], tls]}
+    with pytest.raises(PermanentError, match="shop: cannot use ca_file /no/such"):
+        await orchestrator.reload(config_of(tmp_path, shop=changed, added=SLEEPER))
+    assert [orchestrator.get_pids(name) for name in ("shop", "other")] == before
+    strike(orchestrator)
+    await eventually(lambda: orchestrator.get_service_health("shop").restart_count == 1)
+
+
+async def test_what_cannot_be_taken_up_on_reload_is_taken_up_as_soon_as_it_can(
+    running: Any, eventually: Eventually, tmp_path: Path
+) -> None:
+    orchestrator = await running(kept=SLEEPER)
+    await eventually(lambda: well(orchestrator))
+    obstacle = tmp_path / "state" / "services" / "first"
+    obstacle.write_text("where its folder should be")
+    await orchestrator.reload(config_of(tmp_path, kept=SLEEPER, first=SLEEPER, second=SLEEPER))
+    await eventually(lambda: orchestrator.get_pids("second"))
+    assert orchestrator.get_service_health("first").status == "unknown"
+    obstacle.unlink()
+    await eventually(lambda: well(orchestrator))
+    assert len(orchestrator.get_pids("first")) == 1
+
+
 async def test_two_that_read_the_ledger_while_it_is_written_get_every_line_once(
     running: Any, eventually: Eventually
 ) -> None:

@@ -20,7 +20,7 @@ from prunella.config import (
     from_mapping,
     make_state_folder,
 )
-from prunella.core.ledger import Entry, EntryKind
+from prunella.core.ledger import Entry, EntryKind, ServiceRow
 from prunella.core.model import (
     ActionId,
     Epoch,
@@ -39,6 +39,7 @@ from prunella.errors import (
 from prunella.plugins import open_store
 from prunella.ports import Clock, Store
 from prunella.runtime.answers import Answers
+from prunella.runtime.building import in_the_name_of, require_buildable
 from prunella.runtime.clock import SystemClock
 from prunella.runtime.examination import Examiner
 from prunella.runtime.fleet import Fleet
@@ -165,7 +166,8 @@ class SelfHealingOrchestrator(Answers):
         wards = [self._admit(service) for service in self._wanted.values()]
         self._parts = asyncio.get_running_loop().create_task(self._run_parts())
         for ward in wards:
-            await ward.start(rows.get(ward.config.id))
+            with in_the_name_of(ward.config.id):
+                await ward.start(rows.get(ward.config.id))
         self._examiner.hasten()
         self._say(EntryKind.DAEMON, {"what": "monitoring started", "services": str(len(wards))})
         self._publish(Topic.MONITORING_STARTED, {"services": len(wards)})
@@ -178,7 +180,8 @@ class SelfHealingOrchestrator(Answers):
         """
         if self._store is None:
             return
-        await asyncio.gather(*(ward.stop(leave=leave) for ward in self._wards.values()))
+        ends = [ward.stop(leave=leave) for ward in self._wards.values()]
+        ended = await asyncio.gather(*ends, return_exceptions=True)
         self._wards.clear()
         if self._parts is not None:
             self._parts.cancel()
@@ -198,11 +201,20 @@ class SelfHealingOrchestrator(Answers):
         await self._store.close()
         self._store = None
         self._bus.close()
+        for result in ended:
+            if isinstance(result, BaseException):
+                raise result  # what was to be written is written: now it may be told
 
     async def reload(self, config: Config) -> Changes:
-        """Take over another configuration; what did not change is not touched."""
+        """Take over another configuration; what did not change is not touched.
+
+        Raises: PermanentError for a service that cannot be built; TransientError when the store
+            cannot be read now. Then everything stays as it was.
+        """
         assert self.config is not None, "only a configured instance is reloaded"
         found = changes(self.config, config)
+        for id_ in (*found.changed, *found.added):
+            await require_buildable(config.services[id_], self._clock, self.config.state_dir)
         rows = {row.service: row for row in await self._require_store().load()}
         for id_ in found.removed:
             await self._dismiss(id_, for_good=True)
@@ -216,7 +228,7 @@ class SelfHealingOrchestrator(Answers):
         )
         self._wanted = dict(config.services)
         for id_ in (*found.changed, *found.added):
-            await self._admit(config.services[id_]).start(rows.get(id_))
+            await self._take_up(self._admit(config.services[id_]), rows.get(id_))
         self._examiner.hasten()
         self._say(EntryKind.DAEMON, {"what": "configuration reloaded"})
         return found
@@ -303,23 +315,35 @@ class SelfHealingOrchestrator(Answers):
 
     def _admit(self, config: ServiceConfig) -> Ward:
         assert self.config is not None, "a registered service brings a config"
-        ward = Ward(
-            config,
-            self._world,
-            self._scheduler,
-            self._pulse,
-            self.config.state_dir,
-            ended=self._action_ended,
-            crashed=self._ward_crashed,
-        )
+        with in_the_name_of(config.id):
+            ward = Ward(
+                config,
+                self._world,
+                self._scheduler,
+                self._pulse,
+                self.config.state_dir,
+                ended=self._action_ended,
+                crashed=self._ward_crashed,
+            )
         self._wards[config.id] = ward
         return ward
+
+    async def _take_up(self, ward: Ward, row: ServiceRow | None) -> None:
+        """Start a service; what cannot be started now is tried again until it can."""
+        try:
+            await ward.start(row)
+        except TransientError as error:
+            _log.warning("not-taken-up", service=ward.config.id, error=str(error))
+            self._rebuild_soon(ward)
 
     async def _dismiss(
         self, service: ServiceId, *, for_good: bool = False, leave: bool = False
     ) -> None:
         ward = self._wards.pop(service)
-        await ward.stop(for_good=for_good, leave=leave)
+        try:
+            await ward.stop(for_good=for_good, leave=leave)
+        except (TransientError, PermanentError) as error:
+            _log.error("not-stopped", service=service, error=str(error))
         self._fleet.leave(service)
 
     async def _run_parts(self) -> None:
@@ -347,6 +371,9 @@ class SelfHealingOrchestrator(Answers):
         if crashes.too_many():
             self._fail(error)
             return
+        self._rebuild_soon(ward)
+
+    def _rebuild_soon(self, ward: Ward) -> None:
         task = asyncio.get_running_loop().create_task(self._rebuild(ward))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
@@ -355,9 +382,14 @@ class SelfHealingOrchestrator(Answers):
         await self._clock.sleep_until(Instant(self._clock.now() + _REBUILD_S))
         if self._wards.get(ward.config.id) is not ward:
             return
+        try:
+            rows = {row.service: row for row in await self._require_store().load()}
+        except TransientError as error:
+            _log.warning("not-taken-up", service=ward.config.id, error=str(error))
+            self._rebuild_soon(ward)
+            return
         await self._dismiss(ward.config.id, leave=True)
-        rows = {row.service: row for row in await self._require_store().load()}
-        await self._admit(ward.config).start(rows.get(ward.config.id))
+        await self._take_up(self._admit(ward.config), rows.get(ward.config.id))
         self._examiner.hasten()
 
     def _fail(self, error: BaseException) -> None:

@@ -101,6 +101,8 @@ class Ward:
         Args:
             for_good: the service is not wanted any more.
             leave: touch nothing that runs, whatever ``on_exit`` says.
+
+        Raises: TransientError or PermanentError: something runs on; we have let go of it.
         """
         self._stopping = True
         self._probing.pause()
@@ -110,13 +112,15 @@ class Ward:
             self._timer.cancel()
         if self._driver is not None and self._driver is not asyncio.current_task():
             await asyncio.gather(self._driver, return_exceptions=True)
-        if isinstance(self.platform, SupportsLifecycle) and not leave:
-            await (self.platform.stop() if for_good else self.platform.shutdown())
-            self._lifecycle("stopped for good" if for_good else "shut down")
-        await self._probing.close()
-        if self.release_source is not None:
-            await self.release_source.close()
-        await self.platform.close()
+        try:
+            if isinstance(self.platform, SupportsLifecycle) and not leave:
+                await (self.platform.stop() if for_good else self.platform.shutdown())
+                self._lifecycle("stopped for good" if for_good else "shut down")
+        finally:
+            await self._probing.close()
+            if self.release_source is not None:
+                await self.release_source.close()
+            await self.platform.close()
 
     def wake(self) -> None:
         """Have the engine take its next steps, now or right after the present one."""
