@@ -5,11 +5,12 @@ from typing import Any
 import pytest
 from tests.core.conftest import CLEAR, CROWDED, HELD, NOW, OWING, RELEASED, TWO, but, tries
 
-from prunella.core.decide import Reason, Snapshot, decide
+from prunella.core.decide import Forced, Reason, Snapshot, decide, vet
 from prunella.core.fleet import Storm
 from prunella.core.guards import guards
 from prunella.core.health import Diagnosis
 from prunella.core.model import (
+    Action,
     ActionKind,
     Health,
     Instance,
@@ -17,6 +18,7 @@ from prunella.core.model import (
     InstanceState,
     Instant,
     Outcome,
+    Scope,
     ServiceId,
     Status,
     Symptom,
@@ -117,6 +119,19 @@ LESS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("what", LESS)
 def test_no_guard_refuses_for_less(what: str) -> None:
     assert decide(but(LESS[what])).reason is Reason.HEAL
+
+
+def test_an_instance_that_the_platform_does_not_know_is_no_target() -> None:
+    stranger = Action(ActionKind.RESTART, CLEAR.service, instance=InstanceId("9"))
+    assert [veto.guard for veto in vet(CLEAR, stranger)] == ["target"]
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_a_person_is_told_what_a_platform_cannot_do(able: bool) -> None:  # noqa: FBT001
+    changes = {} if able else {"capabilities": {ActionKind.ROLLBACK: Scope.SERVICE}}
+    decision = decide(but({**changes, "forced": Forced("me", "now")}))
+    assert (decision.action is not None) is able
+    assert [veto.guard for veto in decision.vetoes] == ([] if able else ["capability"])
 
 
 @pytest.mark.parametrize(

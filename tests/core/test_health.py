@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunella.core.health import FRESH, ProbeKey, Vitals, diagnose, fold, uptime_ratio
+from prunella.core.health import (
+    FRESH,
+    ProbeKey,
+    Vitals,
+    diagnose,
+    fold,
+    status_word,
+    uptime_ratio,
+)
+from prunella.core.machine import Phase
 from prunella.core.model import (
     Cause,
     Health,
@@ -118,6 +127,22 @@ def test_blind_observations_never_make_or_end_a_symptom(script: str, blind: str)
     before = diagnose({ONLY: folded(script)}, None, POLICY, now).symptom
     after = diagnose({ONLY: folded(script + blind)}, None, POLICY, now).symptom
     assert (before is None) == (after is None)
+
+
+@pytest.mark.parametrize(
+    ("health", "phase", "word"),
+    [
+        (Health.SUSPECT, Phase.WATCHING, "healthy"),
+        (Health.DEGRADED, Phase.WATCHING, "degraded"),
+        (Health.UNKNOWN, Phase.WATCHING, "unknown"),
+        (Health.FAILED, Phase.ACTING, "recovering"),
+        (Health.HEALTHY, Phase.VERIFYING, "recovering"),
+        (Health.FAILED, Phase.COOLING, "failed"),
+        (Health.FAILED, Phase.QUARANTINED, "failed"),
+    ],
+)
+def test_people_see_one_word(health: Health, phase: Phase, word: str) -> None:
+    assert status_word(health, phase) == word
 
 
 def test_uptime_counts_known_time_only() -> None:
