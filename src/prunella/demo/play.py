@@ -243,12 +243,32 @@ async def _play(folder: Path, *, keep: bool) -> int:
     return 0 if all_healed else 1
 
 
+async def _play_until_told(folder: Path, *, keep: bool) -> int:
+    """The demo; a closed terminal or a kill ends it like Ctrl-C, and leaves no service behind."""
+    told: list[signal.Signals] = []
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None, "a coroutine runs in a task"
+
+    def end(number: signal.Signals) -> None:
+        told.append(number)
+        task.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, end, number)
+    try:
+        return await _play(folder, keep=keep)
+    except asyncio.CancelledError:
+        if not told:
+            raise
+        return 128 + told[0]
+
+
 def demo(*, keep: bool = False) -> int:
-    """Run the demo. Returns 0 only if everything was healed."""
+    """Run the demo. Returns 0 only if everything was healed, 128 + n after signal n."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     with tempfile.TemporaryDirectory(prefix="prunella-demo-") as folder:
         try:
-            return on_fast_loop(_play(Path(folder), keep=keep))
+            return on_fast_loop(_play_until_told(Path(folder), keep=keep))
         except PrunellaError as error:
             sys.stderr.write(f"prunella: {error}\n")
             return 1

@@ -234,7 +234,10 @@ class SelfHealingOrchestrator(Answers):
         return found
 
     async def __aenter__(self) -> Self:
-        await self.start_monitoring()
+        async with AsyncExitStack() as unless_started:
+            unless_started.push_async_callback(self.stop_monitoring)
+            await self.start_monitoring()
+            unless_started.pop_all()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
