@@ -10,6 +10,7 @@ import asyncio
 import os
 import re
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from prunella.errors import PermanentError, TransientError
@@ -87,7 +88,8 @@ class Bus:
             TransientError: nobody answers there now.
             PermanentError: it must not be used, or there can be no bus at such an address.
         """
-        from dbus_fast import AuthError, InvalidAddressError  # noqa: PLC0415 - slow
+        await asyncio.to_thread(import_module, "dbus_fast.aio")  # slow: not on the event loop
+        from dbus_fast import AuthError, InvalidAddressError  # noqa: PLC0415
         from dbus_fast.aio import MessageBus  # noqa: PLC0415
 
         try:
