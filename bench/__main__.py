@@ -25,6 +25,7 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "unit": units.measure_kill,
     "units": units.measure_calm,
     "container": containers.measure_kill,
+    "task": containers.measure_swarm,
     "containers": containers.measure_many,
     "many": fleet.measure_many,
 }

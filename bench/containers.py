@@ -47,8 +47,8 @@ defaults:
     chain: {{ineffective: 1000, attempts: 1000, window: 1s}}
 services:
   ours:
-    platform: docker
-    docker: {{container: ours, host: "unix://{socket}"}}
+    platform: {platform}
+    {platform}: {{{key}: ours, host: "unix://{socket}"}}
     probes: [{{kind: http, url: "http://127.0.0.1:{port}/"}}]
 """
 
@@ -59,9 +59,16 @@ def _start(engine: Engine, name: str, port: int, *options: str) -> None:
     until(lambda: answers(port), _LIMIT_S, f"{name} serves", 0.02)
 
 
+def _deploy(engine: Engine, name: str, port: int) -> None:
+    shared = ("--network", "host", "--env", f"PORT={port}")
+    engine.docker("service", "create", "--detach", "--name", name, *shared, "shop:1")
+    until(lambda: answers(port), _LIMIT_S, f"{name} serves", 0.02)
+
+
 def _kill(engine: Engine, name: str, port: int) -> float:
     """Milliseconds from SIGKILL of its first process to the next answer."""
-    pidfd = os.pidfd_open(int(engine.docker("inspect", "--format", "{{.State.Pid}}", name)))
+    found = engine.docker("ps", "--quiet", "--filter", f"name={name}")
+    pidfd = os.pidfd_open(int(engine.docker("inspect", "--format", "{{.State.Pid}}", found)))
     try:
         start = time.perf_counter()
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -73,11 +80,13 @@ def _kill(engine: Engine, name: str, port: int) -> float:
 
 
 @contextlib.contextmanager
-def _prunella(engine: Engine, port: int) -> Iterator[None]:
+def _prunella(engine: Engine, platform: str, port: int) -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="bench-") as made:
         folder = Path(made)
         config = folder / "prunella.yaml"
-        config.write_text(_CONFIG.format(folder=folder, socket=engine.socket, port=port))
+        key = {"docker": "container", "swarm": "service"}[platform]
+        names = {"folder": folder, "socket": engine.socket, "platform": platform, "key": key}
+        config.write_text(_CONFIG.format(port=port, **names))
         argv = [sys.executable, "-m", "bench.daemon", str(config)]
         with running(argv, folder / "output.log"):
             time.sleep(1.0)
@@ -85,35 +94,57 @@ def _prunella(engine: Engine, port: int) -> Iterator[None]:
 
 
 def measure_kill(round_count: int = 7) -> list[Row]:
-    """In turns, so that a busy moment of the machine is nobody's alone."""
     figure, peer = "container: kill -9 to serving", "restart: always"
     if reason := missing():
         return [Row(figure, None, "ms", note=f"not measured: {reason}")]
-    ours, theirs = list[float](), list[float]()
-    our_port, their_port = free_port(), free_port()
+    ports = free_port(), free_port()
     with engine_running() as engine:
         make_image(engine, "shop:1")
-        _start(engine, "ours", our_port)
-        _start(engine, "theirs", their_port, "--restart", "always")
-        with _prunella(engine, our_port):
-            for number in range(round_count + 1):
-                time.sleep(_SETTLED_S)
-                took = _kill(engine, "ours", our_port), _kill(engine, "theirs", their_port)
-                if number > 0:  # the first round warms up
-                    ours.append(took[0])
-                    theirs.append(took[1])
-    note = f"ours {spread(ours)}; {peer} {spread(theirs)}"
-    return [
-        Row(
-            figure,
-            middle(ours),
-            "ms",
-            peer=middle(theirs),
-            peer_name=peer,
-            ratio_limit=1.0,
-            note=note,
-        )
-    ]
+        _start(engine, "ours", ports[0])
+        _start(engine, "theirs", ports[1], "--restart", "always")
+        with _prunella(engine, "docker", ports[0]):
+            took = _in_turns(engine, ports, round_count)
+    return [_row(figure, peer, *took)]
+
+
+def measure_swarm(round_count: int = 5) -> list[Row]:
+    """Both services have Swarm's usual restart policy: after 5 s, on any end."""
+    figure, peer = "task of a swarm: kill -9 to serving", "Swarm itself"
+    if reason := missing():
+        return [Row(figure, None, "ms", note=f"not measured: {reason}")]
+    ports = free_port(), free_port()
+    with engine_running() as engine:
+        engine.begin_swarm()
+        make_image(engine, "shop:1")
+        for name, port in zip(("ours", "theirs"), ports, strict=True):
+            _deploy(engine, name, port)
+        with _prunella(engine, "swarm", ports[0]):
+            took = _in_turns(engine, ports, round_count)
+    return [_row(figure, peer, *took)]
+
+
+def _in_turns(
+    engine: Engine, ports: tuple[int, int], round_count: int
+) -> tuple[list[float], list[float]]:
+    """So that a busy moment of the machine is nobody's alone; the first round warms up."""
+    ours, theirs = list[float](), list[float]()
+    for _ in range(round_count + 1):
+        time.sleep(_SETTLED_S)
+        ours.append(_kill(engine, "ours", ports[0]))
+        theirs.append(_kill(engine, "theirs", ports[1]))
+    return ours[1:], theirs[1:]
+
+
+def _row(figure: str, peer: str, ours: list[float], theirs: list[float]) -> Row:
+    return Row(
+        figure,
+        middle(ours),
+        "ms",
+        peer=middle(theirs),
+        peer_name=peer,
+        ratio_limit=1.0,
+        note=f"ours {spread(ours)}; {peer} {spread(theirs)}",
+    )
 
 
 def measure_many(container_count: int = 1000, running_count: int = 20) -> list[Row]:
