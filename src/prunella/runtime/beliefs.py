@@ -42,6 +42,7 @@ class Beliefs:
     """Vitals per probe, the platform's status, and the diagnosis made from both.
 
     Attributes:
+        looked_at: when the platform was asked last; the status is of then.
         health_since: since when the diagnosis has been what it is.
         changes: when the belief became what, oldest first; suspicions are not among them.
         grace_until: until then samples are no evidence; past once the service is up.
@@ -58,6 +59,7 @@ class Beliefs:
         "diagnosis",
         "grace_until",
         "health_since",
+        "looked_at",
         "status",
         "vitals",
     )
@@ -71,6 +73,7 @@ class Beliefs:
             ProbeKey(index): FRESH for index, each in kinds if not each
         }
         self.status: Status | None = None
+        self.looked_at = Instant(float("-inf"))
         self.diagnosis = Diagnosis(Health.UNKNOWN)
         self.health_since = now
         self.changes: deque[tuple[Instant, Health]] = deque(maxlen=_CHANGES_KEPT)
@@ -126,7 +129,7 @@ class Beliefs:
         A run that was not there before, whoever has started it, is not condemned for what was
         seen of the one before it, and has its grace.
         """
-        self.status = status
+        self.status, self.looked_at = status, now
         if status is None:
             return
         self._meet(status, now)
@@ -159,7 +162,7 @@ class Beliefs:
     def forget(self, now: Instant) -> None:
         """Begin anew: what was seen before an action is no evidence after it."""
         self.vitals = dict.fromkeys(self.vitals, FRESH)
-        self.status = None
+        self.status, self.looked_at = None, Instant(float("-inf"))
         self.diagnosis = Diagnosis(Health.UNKNOWN)
         self.health_since = now
         self.start_grace(now)

@@ -47,7 +47,7 @@ from prunella.core.model import (
 from prunella.core.policy import Policy
 from prunella.core.progress import has_begun, left, pieces
 from prunella.core.time import rebase
-from prunella.core.verify import is_proven, judge
+from prunella.core.verify import Judgement, is_proven, judge
 from prunella.errors import ConflictError, PermanentError, StaleEpochError, TransientError
 from prunella.ports import Platform, Release
 from prunella.runtime.beliefs import Beliefs
@@ -175,6 +175,19 @@ class Engine:
         """Ask the platform. True: `advance` has something to judge."""
         return self._take_in(await self._target.observe())
 
+    async def _look_if_due(self) -> bool:
+        """Ask the platform unless nothing speaks for a change since the last time.
+
+        Asking may take a process or a request: a service that fails its checks, or that is being
+        verified, is asked once an interval, and for each fact, each effect and each verdict.
+        """
+        told, self._told = self._told, False
+        age_s = self._world.clock.now() - self.beliefs.looked_at
+        due = told or bool(self.beliefs.awaited) or age_s >= self.policy.interval_s
+        if due:
+            await self.look()
+        return due
+
     def _take_in(self, status: Status | None) -> bool:
         now, bad_since = self._world.clock.now(), self.beliefs.bad_since
         self.beliefs.look(status, now)
@@ -297,16 +310,18 @@ class Engine:
         return True
 
     async def _consider(self, forced: Forced | None) -> Instant | None:
-        told, self._told = self._told, False
         quiet = self.beliefs.diagnosis.symptom is None and forced is None
-        if quiet and not told and not self.record.debts:
+        if quiet and not self._told and not self.record.debts:
             return await self._conclude(decide(self._snapshot(None), self._world.chain))
-        await self.look()
+        fresh = await self._look_if_due()
         # A version that has just been noticed is remembered before anything is blamed on it.
         if self.record.has_news and not await self.record.write() and forced is None:
             return self._later(_RETRY_S)
         snap = self._snapshot(forced)
         decision = decide(snap, self._world.chain)
+        if not fresh and (decision.action or decision.settles):
+            self._told = True  # nothing is done on what was seen a while ago
+            return await self._consider(forced)
         if decision.settles is not None:
             return await self._settle(decision, decision.settles)
         if decision.action is None:
@@ -403,26 +418,17 @@ class Engine:
     async def _verify(self) -> Instant | None:
         running, beliefs = self._current(), self.beliefs
         action = running.intent.action
-        await self.look()
+        fresh = await self._look_if_due()
+        judgement = self._judge(running)
+        if judgement.outcome is not None and not fresh:
+            await self.look()
+            judgement = self._judge(running)
         now = self._world.clock.now()
-        executed = running.executed if running.executed is not None else now
-        soak_s = self._soak_s(action)
-        vitals = beliefs.judged_vitals()
-        # What was well before something was taken away has recovered already.
-        well_before = action.kind is ActionKind.SCALE_DOWN
-        judgement = judge(
-            beliefs.diagnosis,
-            vitals.values(),
-            executed,
-            running.had_recovered or well_before,
-            now,
-            self.policy,
-            soak_s,
-        )
         to_do = left(action, beliefs.status) if action.runs and beliefs.status is not None else ()
         if judgement.outcome is None and to_do:
             canary = self._canary(action, frozenset(run.instance for run in to_do))
-            if is_proven(beliefs.diagnosis, vitals, canary, executed, now, self.policy):
+            vitals, since = beliefs.judged_vitals(), running.executed or now
+            if is_proven(beliefs.diagnosis, vitals, canary, since, now, self.policy):
                 await self.record.move(Event.CONTINUED, f"{len(to_do)} of {len(action.runs)} to go")
                 return now
             return _earlier(judgement.wake_at, self._later(_LOOK_S))
@@ -436,6 +442,20 @@ class Engine:
                 Event.RECOVERED, judgement.outcome, judgement.detail, judgement.recovered_at
             )
         return await self._finish(Event.RELAPSED, judgement.outcome, judgement.detail)
+
+    def _judge(self, running: Running) -> Judgement:
+        now, action = self._world.clock.now(), running.intent.action
+        # What was well before something was taken away has recovered already.
+        well_before = action.kind is ActionKind.SCALE_DOWN
+        return judge(
+            self.beliefs.diagnosis,
+            self.beliefs.judged_vitals().values(),
+            running.executed if running.executed is not None else now,
+            running.had_recovered or well_before,
+            now,
+            self.policy,
+            self._soak_s(action),
+        )
 
     def _soak_s(self, action: Action) -> float:
         return (

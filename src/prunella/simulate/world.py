@@ -67,6 +67,7 @@ class SimService:
         bad: versions that make every instance suffer, and from what.
         restart_count: restarts by the platform itself, as it counts them.
         before_effect: what somebody else does right before an effect.
+        look_count: how often the platform was asked.
     """
 
     kind: ClassVar[str] = "simulated"
@@ -93,6 +94,7 @@ class SimService:
     bad: dict[str, Ailment] = field(default_factory=dict[str, Ailment])
     restart_count: int = 0
     before_effect: Callable[[], object] | None = None
+    look_count: int = 0
     started: Instant = field(default=Instant(float("-inf")))
     _runs: dict[int, int] = field(default_factory=dict[int, int])
     _versions: dict[int, str] = field(default_factory=dict[int, str])
@@ -175,6 +177,7 @@ class SimService:
         return Observation(Verdict.FAIL, now, self.latency_s, Cause.SATURATED, detail, load)
 
     async def observe(self) -> Status:
+        self.look_count += 1
         if self.unreadable:
             raise TransientError("the platform does not answer")
         if self.forgotten:
