@@ -20,6 +20,7 @@ from prunella.core.model import ServiceId
 from prunella.errors import (
     HealingRefusedError,
     PermanentError,
+    TransientError,
     UnknownServiceError,
     UnknownWordError,
 )
@@ -108,6 +109,26 @@ def dead(pid: int) -> bool:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+async def test_services_are_brought_up_several_at_a_time(
+    running: Callable[..., Awaitable[Any]], tmp_path: Path
+) -> None:
+    # A look ends once all four have begun: one at a time, the first would never end.
+    here = tmp_path / "here"
+    script = f"echo >>{here}; until [ $(wc -l <{here}) -ge 4 ]; do sleep 0.01; done"
+    command = {"observe": ["sh", "-c", script], "restart": ["true"]}
+    waits = {"platform": "command", "command": command}
+    await asyncio.wait_for(running(a=waits, b=waits, c=waits, d=waits), 20)
+
+
+async def test_trouble_with_one_service_at_the_start_is_told_as_it_is(
+    running: Callable[..., Awaitable[Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "services").touch()
+    with pytest.raises(TransientError, match="cannot use"):
+        await running(shop=SLEEPER, till=SLEEPER)
 
 
 async def test_a_program_hears_all_ten_events_and_reads_what_was_done(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
@@ -63,6 +63,7 @@ from prunella.wire import (
 
 _log = structlog.get_logger("prunella")
 _REBUILD_S = 1.0
+_STARTED_AT_ONCE = 16
 
 
 class SelfHealingOrchestrator(Answers):
@@ -165,9 +166,7 @@ class SelfHealingOrchestrator(Answers):
         rows = {row.service: row for row in await store.load()}
         wards = [self._admit(service) for service in self._wanted.values()]
         self._parts = asyncio.get_running_loop().create_task(self._run_parts())
-        for ward in wards:
-            with in_the_name_of(ward.config.id):
-                await ward.start(rows.get(ward.config.id))
+        await self._start(wards, rows, _begin)
         self._examiner.hasten()
         self._say(EntryKind.DAEMON, {"what": "monitoring started", "services": str(len(wards))})
         self._publish(Topic.MONITORING_STARTED, {"services": len(wards)})
@@ -227,8 +226,8 @@ class SelfHealingOrchestrator(Answers):
             config, store=self.config.store, state_dir=self.config.state_dir, api=self.config.api
         )
         self._wanted = dict(config.services)
-        for id_ in (*found.changed, *found.added):
-            await self._take_up(self._admit(config.services[id_]), rows.get(id_))
+        begun = (*found.changed, *found.added)
+        await self._start([self._admit(config.services[id_]) for id_ in begun], rows, self._take_up)
         self._examiner.hasten()
         self._say(EntryKind.DAEMON, {"what": "configuration reloaded"})
         return found
@@ -339,6 +338,26 @@ class SelfHealingOrchestrator(Answers):
             _log.warning("not-taken-up", service=ward.config.id, error=str(error))
             self._rebuild_soon(ward)
 
+    async def _start(
+        self,
+        wards: Iterable[Ward],
+        rows: Mapping[ServiceId, ServiceRow],
+        begin: Callable[[Ward, ServiceRow | None], Awaitable[None]],
+    ) -> None:
+        """Several at a time: each one waits for its platform, which may be a process."""
+        left = iter(wards)
+
+        async def work() -> None:
+            for ward in left:
+                await begin(ward, rows.get(ward.config.id))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(_STARTED_AT_ONCE):
+                    group.create_task(work())
+        except BaseExceptionGroup as troubles:
+            raise troubles.exceptions[0] from None
+
     async def _dismiss(
         self, service: ServiceId, *, for_good: bool = False, leave: bool = False
     ) -> None:
@@ -421,3 +440,8 @@ class SelfHealingOrchestrator(Answers):
 
     def _publish(self, topic: Topic, data: Mapping[str, Any]) -> None:
         self._bus.publish(Notice(topic, self._clock.stamp(), None, data))
+
+
+async def _begin(ward: Ward, row: ServiceRow | None) -> None:
+    with in_the_name_of(ward.config.id):
+        await ward.start(row)
