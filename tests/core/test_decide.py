@@ -186,8 +186,13 @@ def test_never_acts_under_a_hold_beyond_the_budget_or_while_backing_off(snap: Sn
         if NOW - a.at < policy.budget_window_s and a.outcome is not Outcome.CANCELLED
     ]
     waiting = backoff_until(snap.service, snap.ledger.attempts, policy, NOW) > NOW
-    if snap.ledger.holds or len(spent) >= policy.budget_actions or waiting:
-        assert decide(snap).action is None
+    action = decide(snap).action
+    if snap.ledger.holds:
+        assert action is None
+    if action is not None and (len(spent) >= policy.budget_actions or waiting):
+        granted = max((debt.granted for debt in snap.ledger.debts), default=0)
+        assert action.replicas is not None, "what is taken or put back is no remedy"
+        assert action.replicas <= granted
 
 
 @given(snapshots)
