@@ -242,7 +242,7 @@ class Engine:
                 next_at = await self._consider(None)
                 if self.record.has_news:
                     return self._world.clock.now()
-                return _earlier(next_at, self.record.soak(self.beliefs.well_since))
+                return _earlier(next_at, self._soak())
             case Phase.ACTING:
                 return await self._act()
             case Phase.VERIFYING:
@@ -251,6 +251,14 @@ class Engine:
                 return await self._cool()
             case Phase.QUARANTINED:
                 return None
+
+    def _soak(self) -> Instant | None:
+        """Let the present version prove itself, unless it cannot be told which one that is."""
+        versions, status = self.record.versions, self.status
+        unproven = bool(versions) and versions[0].soaked_at is None
+        if unproven and (status is None or not status.revision):
+            return self._later(self.policy.interval_s)
+        return self.record.soak(self.beliefs.well_since)
 
     async def force(self, forced: Forced) -> ActionId | tuple[Veto, ...]:
         """Begin an action on a person's order; the following `advance` calls carry it out.

@@ -73,15 +73,23 @@ class Target:
         return found
 
     async def observe(self) -> Status | None:
-        """What is there now; None when that cannot be told."""
+        """What is there now; None when that cannot be told.
+
+        A source of releases that cannot tell leaves the version open, and only that: what has
+        died is restarted although a repository elsewhere cannot be reached.
+        """
         try:
             status = await self._platform.observe()
-            if self._release is not None:
-                status = status._replace(revision=await self._release.observe())
         except (TransientError, PermanentError) as error:
             _log.warning("platform-unreadable", service=self._service, error=str(error))
             return None
-        return status
+        if self._release is None:
+            return status
+        try:
+            return status._replace(revision=await self._release.observe())
+        except (TransientError, PermanentError) as error:
+            _log.warning("release-unreadable", service=self._service, error=str(error))
+            return status._replace(revision=None)
 
     async def carry_out(
         self, action: Action, piece: Run | None, /, *, reason: str, epoch: Epoch
