@@ -23,6 +23,7 @@ from prunella.core.model import (
     Verdict,
 )
 from prunella.core.policy import FleetPolicy, Policy
+from prunella.errors import TransientError
 from prunella.plugins import stores
 from prunella.ports import Store
 from prunella.runtime.engine import Engine
@@ -45,8 +46,11 @@ class FakeRelease:
     def __init__(self) -> None:
         self.deployed = "v2"
         self.switch_count = 0
+        self.out_of_reach = False
 
     async def observe(self) -> str:
+        if self.out_of_reach:
+            raise TransientError("the repository does not answer")
         return self.deployed
 
     async def switch(self, revision: str, /, *, before: str, reason: str, epoch: Epoch) -> None:
@@ -146,6 +150,17 @@ async def test_deployed_and_not_running_yet_it_goes_on_with_the_first_instance(b
     bed.release.deployed = "v1"
     engine = await restored(bed)
     assert engine.phase is Phase.ACTING
+    await bed.live(engine, 60)
+    assert bed.restarted() == ["0", "1", "2"]
+    (record,) = (await bed.store.history(9)).items
+    assert (record.outcome, bed.release.switch_count) == (Outcome.RECOVERED, 0)
+
+
+async def test_what_cannot_be_read_is_not_taken_for_not_done(bed: Bed) -> None:
+    bed.release.deployed, bed.release.out_of_reach = "v1", True
+    engine = await restored(bed)
+    assert engine.phase is Phase.ACTING
+    bed.release.out_of_reach = False
     await bed.live(engine, 60)
     assert bed.restarted() == ["0", "1", "2"]
     (record,) = (await bed.store.history(9)).items

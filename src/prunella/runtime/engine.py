@@ -299,6 +299,8 @@ class Engine:
             self.beliefs.awaited = frozenset(run.instance for run in to_do)
         if row.phase is not Phase.ACTING:
             return
+        if action.kind is ActionKind.ROLLBACK and (status is None or not status.revision):
+            return  # who carries it out reads what is deployed before anything is done
         begun = status is not None and has_begun(action, status)
         if begun and len(to_do) == len(pieces(action)) > 0:
             return  # deployed, and nothing runs it yet: on with the first one, from where we are
