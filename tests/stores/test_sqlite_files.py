@@ -192,6 +192,15 @@ async def test_a_file_that_goes_away_under_a_daemon_takes_no_more_writes(
             await desk.begin(store, epoch)
 
 
+async def test_a_claim_leaves_nothing_of_its_rehearsal(desk: Any, path: Path) -> None:
+    store = desk.open(path)
+    epoch = await desk.claim(store)
+    assert await store.entries(10) == []
+    assert list(await store.load()) == []
+    assert (await store.history(10)).items == ()
+    assert await desk.begin(store, epoch) == 1
+
+
 async def test_a_journal_does_not_grow_with_each_write_of_its_holder(desk: Any, path: Path) -> None:
     journal = path.with_name(f"{path.name}-wal")
     store = desk.open(path)

@@ -20,6 +20,7 @@ from prunella.config import (
     from_mapping,
     make_state_folder,
 )
+from prunella.core.guards import guards
 from prunella.core.ledger import Entry, EntryKind, ServiceRow
 from prunella.core.model import (
     ActionId,
@@ -161,6 +162,7 @@ class SelfHealingOrchestrator(Answers):
             self._holds_on,
             self._journal.note,
             self._epoch,
+            guards(),  # found now, and not by the first decision
         )
         self._holds = tuple(await store.holds(self._clock.stamp()))
         rows = {row.service: row for row in await store.load()}

@@ -8,13 +8,16 @@ from dataclasses import replace
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, insert, select, update
 
 from prunella.core.holds import is_live
-from prunella.core.ledger import Entry, Holder, Intent, LedgerView, Mark, Step, Veto
-from prunella.core.machine import Phase
+from prunella.core.ledger import Entry, Finish, Holder, Intent, LedgerView, Mark, Step, Veto
+from prunella.core.machine import Event, Phase
 from prunella.core.model import (
+    Action,
     ActionId,
     ActionKind,
     Epoch,
     Hold,
+    IncidentId,
+    Outcome,
     ServiceId,
     Stamp,
 )
@@ -57,6 +60,10 @@ _ACT = Prepared(
 
 class LeaseHeldError(Exception):
     """The index of running actions has refused a second one: roll back, then say which."""
+
+
+class RehearsalError(Exception):
+    """Undoes the transaction in which an intent was rehearsed."""
 
 
 def claim(connection: Connection, name: str, claimant: Holder, now: Stamp) -> Epoch:
@@ -124,6 +131,24 @@ def begin(
         _act(connection, seq, intent)
         _owe(connection, ActionId(seq), intent, epoch)
     return ActionId(seq)
+
+
+def rehearse(connection: Connection, now: Stamp, epoch: Epoch) -> None:
+    """Write an action and its end, and have all of it undone.
+
+    What statements need is made when they come for the first time, and takes longer than thirty
+    of them do afterwards. So the first real fault is not the first to need it.
+
+    Raises: RehearsalError: always.
+    """
+    action = Action(ActionKind.RESTART, ServiceId(""))
+    intent = Intent(action, IncidentId(""), "", None, "", now, None, Event.CONFIRMED)
+    begun = begin(connection, intent, lambda _: (), now, epoch)
+    if isinstance(begun, int):
+        finish = Finish(begun, Outcome.CANCELLED)
+        step = Step(action.service, Event.RECOVERED, Phase.WATCHING, now, "", finish=finish)
+        advance(connection, step, epoch)
+    raise RehearsalError
 
 
 def lease_veto(connection: Connection, service: ServiceId) -> Veto | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -69,6 +70,8 @@ class SqliteStore:
             name = str(self._path)
             epoch = journal.transact(lambda connection: writes.claim(connection, name, holder, now))
             files.make_room(self._path)
+            with suppress(writes.RehearsalError):
+                journal.transact(lambda connection: writes.rehearse(connection, now, epoch))
             return epoch
 
         return await self._submit(job)
