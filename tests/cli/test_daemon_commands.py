@@ -69,6 +69,12 @@ def test_status_counts_and_lists_services_without_raw_controls(prunella: Any) ->
     assert not any(ord(letter) < 32 and letter != "\n" for letter in done.stdout)
 
 
+def test_status_speaks_of_one_as_one(prunella: Any, orchestrator: ScriptedOrchestrator) -> None:
+    orchestrator.begin_anew(service("web", restart_count=1))
+    first = prunella("status").stdout.splitlines()[0]
+    assert first.startswith("1 service (1 healthy), 100 % healthy, 1 restart, 0 healing actions,")
+
+
 def test_status_as_json_is_the_system_health_as_it_is(
     prunella: Any, orchestrator: ScriptedOrchestrator
 ) -> None:

@@ -5,7 +5,7 @@ from itertools import islice
 
 import pytest
 
-from prunella.core.decide import Forced
+from prunella.core.decide import Forced, Reason
 from prunella.core.ledger import EntryKind
 from prunella.core.machine import Phase
 from prunella.core.model import Health, Mode, Outcome
@@ -221,6 +221,18 @@ async def test_the_healer_dying_at_any_moment_of_a_heal_repeats_nothing(seconds:
     assert len(sim.effects) == 1
     assert await outcomes(sim) == [Outcome.RECOVERED]
     assert len({effect.epoch for effect in sim.effects}) == 1
+
+
+async def test_a_healer_that_comes_back_in_the_middle_of_a_heal_still_says_why() -> None:
+    sim = Simulation()
+    await sim.start(["web"])
+    sim.at(100, lambda: sim.crash("web"))
+    await sim.run(105)
+    await sim.restart_prunella()
+    await sim.run(106)
+    engine = sim.engines["web"]
+    assert engine.phase is Phase.VERIFYING
+    assert (engine.decision.reason, "exit code 1" in engine.decision.detail) == (Reason.HEAL, True)
 
 
 async def test_a_backlog_that_gathered_under_a_pause_is_worked_off_at_a_pace() -> None:

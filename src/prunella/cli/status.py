@@ -37,12 +37,16 @@ def command(ctx: typer.Context, *, as_json: Json = False, api: Api = None) -> No
 def _summary(health: Mapping[str, Any]) -> str:
     counts = ", ".join(f"{health[word]} {word}" for word in _WORDS if health[word])
     average = _terminal.milliseconds(health["averageResponseTime"])
-    total = health["totalServices"]
     return (
-        f"{total} service{'' if total == 1 else 's'} ({counts or 'none'}), "
-        f"{health['healthPercentage']:.0f} % healthy, {health['totalRestarts']} restarts, "
-        f"{health['totalHealingActions']} healing actions, average response {average}"
+        f"{_count(health['totalServices'], 'service')} ({counts or 'none'}), "
+        f"{health['healthPercentage']:.0f} % healthy, "
+        f"{_count(health['totalRestarts'], 'restart')}, "
+        f"{_count(health['totalHealingActions'], 'healing action')}, average response {average}"
     )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _columns(services: Sequence[Service]) -> dict[str, Callable[[Service], str]]:

@@ -293,6 +293,8 @@ class Engine:
         began = rebase(row.intent.at, self._world.clock.stamp())
         self._world.fleet.resumed(self.service, began)
         self._running = Running(row.running, row.intent, began, executed=self.record.phase_since)
+        why = Reason.FORCED if row.intent.event is Event.FORCED else Reason.HEAL
+        self.decision = Decision(why, row.intent.reason)
         action = row.intent.action
         to_do = left(action, status) if status is not None else ()
         if action.runs:
