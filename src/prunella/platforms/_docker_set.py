@@ -182,9 +182,6 @@ class ContainerSet:
             found = await self._look()
         except PrunellaError as error:
             return (Remark(str(error), fault=True),)
-        finally:
-            if self._teller.told is None:
-                await self.close()
         remarks: list[Remark] = []
         first = found[0].container
         if any(one.container.restarts_itself for one in found):

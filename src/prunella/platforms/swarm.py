@@ -112,9 +112,6 @@ class SwarmPlatform:
             service = feed.service(self._name)
         except PrunellaError as error:
             return (Remark(str(error), fault=True),)
-        finally:
-            if self._teller.told is None:
-                await self.close()
         return tuple(Remark(words) for words in service.oddities())
 
     async def close(self) -> None:
@@ -142,7 +139,10 @@ class SwarmPlatform:
         service = feed.service(self._name)
         self._is_global = service.replicas is None
         instances, desired = self._replicas.read(service, feed)
-        return Status(instances, desired, service.image, service.identity)
+        images = [one.revision for one in instances]
+        # A version is there when the first task runs it, not when somebody has asked for it.
+        revision = service.image if service.image in images or not images else images[0]
+        return Status(instances, desired, revision, service.identity)
 
     # Actions -----------------------------------------------------------------------------------
 

@@ -1,0 +1,138 @@
+"""From a fault in a real container to the history of how it was healed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.real.engine import Engine
+from tests.real.images import Release, make_image
+
+from prunella.config import from_mapping
+from prunella.runtime.orchestrator import SelfHealingOrchestrator
+from prunella.testing.site import free_port
+from prunella.wire import HealingAction
+
+pytestmark = pytest.mark.e2e
+
+WEB = ("--name", "web", "--stop-timeout", "1")
+
+
+@asynccontextmanager
+async def watched(
+    folder: Path, platform: str, *, url: str = "http://{address}:{port}/", **section: Any
+) -> AsyncIterator[SelfHealingOrchestrator]:
+    """The service ``shop``, watched at a fast pace."""
+    service = {
+        "platform": platform,
+        platform: section,
+        "probes": [{"kind": "http", "url": url}],
+        "release": {"soak": "2s"},
+    }
+    defaults = {
+        "interval": "100ms",
+        "grace": "3s",
+        "verify": {"soak": "500ms", "rollback_soak": "500ms", "deadline": "20s"},
+        "guards": {"backoff": {"base": "50ms", "cap": "400ms"}, "budget": {"actions": 20}},
+    }
+    config = from_mapping(
+        {
+            "store": f"sqlite:///{folder}/prunella.db",
+            "state_dir": str(folder / "state"),
+            "api": "off",
+            "defaults": defaults,
+            "services": {"shop": service},
+        }
+    )
+    async with SelfHealingOrchestrator(config) as orchestrator:
+        await until(lambda: orchestrator.get_system_health().healthy == 1)
+        yield orchestrator
+
+
+async def until(condition: Callable[[], object], within_s: float = 40) -> None:
+    async with asyncio.timeout(within_s):
+        while not condition():  # noqa: ASYNC110 - what containers do has no event here
+            await asyncio.sleep(0.02)
+
+
+def is_proven(orchestrator: SelfHealingOrchestrator) -> bool:
+    """Whether the version that runs has soaked, so that it can be rolled back to."""
+    versions = orchestrator._ward("shop").engine.record.versions
+    return bool(versions) and versions[0].soaked_at is not None
+
+
+async def ended(orchestrator: SelfHealingOrchestrator, count: int) -> list[HealingAction]:
+    """The history, oldest first, once `count` actions have come to their end."""
+    async with asyncio.timeout(60):
+        while True:
+            actions = await orchestrator.get_healing_history(limit=count + 1)
+            if len(actions) >= count and all(action.success is not None for action in actions):
+                return actions[::-1]
+            await asyncio.sleep(0.05)
+
+
+async def test_a_killed_container_is_started_and_a_stopped_one_is_left(
+    docker: Engine, tmp_path: Path
+) -> None:
+    make_image(docker, "shop:1")
+    port = free_port()
+    docker.docker("run", "--detach", *WEB, "--publish", f"127.0.0.1:{port}:80", "shop:1")
+    section = {"container": "web", "host": f"unix://{docker.socket}"}
+    url = f"http://127.0.0.1:{port}/"
+    async with watched(tmp_path, "docker", url=url, **section) as orchestrator:
+        (pid,) = orchestrator.get_pids("shop")
+        os.kill(pid, signal.SIGKILL)
+        (healed,) = await ended(orchestrator, 1)
+        assert (healed.action, healed.outcome) == ("restart", "recovered")
+        await asyncio.to_thread(docker.docker, "stop", "web")
+        await until(lambda: orchestrator.get_system_health().healthy == 0)
+        await until(lambda: orchestrator._ward("shop").engine.decision.vetoes)
+        assert "on purpose" in str(await orchestrator.why("shop"))
+        assert len(await orchestrator.get_healing_history(limit=10)) == 1
+        assert docker.docker("inspect", "--format", "{{.State.Running}}", "web") == "false"
+        await asyncio.to_thread(docker.docker, "start", "web")
+        await until(lambda: orchestrator.get_system_health().healthy == 1)
+
+
+async def test_a_bad_deploy_of_a_container_is_rolled_back(docker: Engine, tmp_path: Path) -> None:
+    good = make_image(docker, "shop:1")
+    make_image(docker, "shop:2", Release(version="2", status=500))
+    docker.docker("run", "--detach", *WEB, "shop:1")
+    section = {"container": "web", "host": f"unix://{docker.socket}"}
+    async with watched(tmp_path, "docker", **section) as orchestrator:
+        await until(lambda: is_proven(orchestrator))
+        await asyncio.to_thread(docker.docker, "rm", "--force", "web")
+        await asyncio.to_thread(docker.docker, "run", "--detach", *WEB, "shop:2")
+        (undone,) = await ended(orchestrator, 1)
+        assert (undone.action, undone.outcome, undone.revision) == ("rollback", "recovered", good)
+    form = "{{.Image}} {{.State.Running}}"
+    assert docker.docker("inspect", "--format", form, "web") == f"{good} true"
+    assert docker.docker("ps", "--all", "--quiet", "--filter", "name=old") == ""
+
+
+async def test_a_bad_deploy_of_a_swarm_service_is_rolled_back(
+    swarm: Engine, tmp_path: Path
+) -> None:
+    make_image(swarm, "shop:1")
+    make_image(swarm, "shop:2", Release(version="2", status=500))
+    create = ("service", "create", "--detach", "--name", "web", "--stop-grace-period", "1s")
+    swarm.docker(*create, "--replicas", "2", "--publish", "mode=host,target=80", "shop:1")
+    section = {"service": "web", "host": f"unix://{swarm.socket}"}
+    async with watched(tmp_path, "swarm", **section) as orchestrator:
+        await until(lambda: is_proven(orchestrator))
+        update = ("service", "update", "--detach", "--image", "shop:2", "web")
+        await asyncio.to_thread(swarm.docker, *update)
+        (undone,) = await ended(orchestrator, 1)
+        assert (undone.action, undone.outcome, undone.revision) == (
+            "rollback",
+            "recovered",
+            "shop:1",
+        )
+    form = "{{.Spec.TaskTemplate.ContainerSpec.Image}} {{.Spec.Mode.Replicated.Replicas}}"
+    assert swarm.docker("service", "inspect", "--format", form, "web") == "shop:1 2"
