@@ -153,6 +153,16 @@ async def test_a_unit_whose_requirement_fails_is_an_error_with_its_reason(house:
     await house.write("[Unit]\nRequires=broken.service\nAfter=broken.service\n" + SLEEP)
     with pytest.raises(TransientError, match="a unit that it requires did not start"):
         await restart(platform)
+    # systemd shows it as if somebody had stopped it; and that was us.
+    for one in (platform, house.build()):
+        down = await look(one)
+        assert (down.state, down.detail) == (EXITED, "a restart has not brought it up again")
+    await house.write(SLEEP)
+    await restart(platform)
+    assert (await look(platform)).state is RUNNING
+    await house.systemctl("stop", "shop")
+    await look_until(platform, STOPPED)
+    assert (await look(house.build())).state is STOPPED
 
 
 async def test_a_stop_between_look_and_restart_wins(house: House) -> None:

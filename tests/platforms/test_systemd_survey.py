@@ -58,51 +58,66 @@ async def as_nobody(house: House) -> list[str]:
     return said.decode().splitlines()
 
 
-async def test_what_speaks_against_a_unit_is_said_before_anything_is_done(house: House) -> None:
-    async def remarks(unit: str = "shop.service", **fields: Any) -> list[tuple[bool, str]]:
-        found = await house.build(unit, **fields).examine()
-        return [(remark.fault, remark.message) for remark in found]
+async def said_of(
+    house: House, unit: str = "shop.service", **fields: Any
+) -> list[tuple[bool, str]]:
+    """What is said of a unit that nobody else looks after: whether it is a fault, and what."""
+    platform = house.build(unit, **fields)
+    found = await platform.examine()
+    await platform.close()
+    return [(remark.fault, remark.message) for remark in found]
 
+
+async def test_what_speaks_against_a_unit_is_said_before_anything_is_done(house: House) -> None:
     await house.write(SLEEP)
-    assert await remarks() == []
-    assert await remarks("absent") == [(True, "systemd knows no unit absent.service")]
-    assert await remarks("absent@.service") == [
+    assert await said_of(house) == []
+    assert await said_of(house, "absent") == [(True, "systemd knows no unit absent.service")]
+    assert await said_of(house, "absent@.service") == [
         (True, "systemd knows no unit absent@1.service"),
         (False, "no numbered instance like absent@1.service runs: there is nothing to heal yet"),
     ]
     await house.write(SLEEP + "Restart=on-failure\n")
-    ((fault, message),) = await remarks()
+    ((fault, message),) = await said_of(house)
     assert not fault
     assert message.startswith("shop.service has Restart=on-failure: systemd restarts it by itself")
     await house.write("[Unit]\nRefuseManualStop=yes\n" + SLEEP)
-    assert await remarks() == [(True, "shop.service has RefuseManualStop=yes: it is not restarted")]
+    assert await said_of(house) == [
+        (True, "shop.service has RefuseManualStop=yes: it is not restarted")
+    ]
     await house.write("[Service]\nType=oneshot\nExecStart=/bin/true\n")
-    assert await remarks() == [
+    assert await said_of(house) == [
         (False, "shop.service has Type=oneshot: that it ends is no fault, unless it fails")
     ]
     await house.write("[Service]\nRestart=no\n")
-    ((fault, message),) = await remarks()
+    ((fault, message),) = await said_of(house)
     assert fault
     assert message.startswith("shop.service cannot be loaded: ")
     await house.write(SLEEP)
-    ((fault, message),) = await remarks(bus=f"unix:path={house.folder}/no-bus")
+    ((fault, message),) = await said_of(house, bus=f"unix:path={house.folder}/no-bus")
     assert fault
     assert message.endswith("No such file or directory; is systemd running?")
+
+
+async def test_a_unit_that_two_services_look_after_is_a_fault(house: House) -> None:
+    await house.running()
+    (remark,) = await house.build().examine()
+    assert remark == Remark("another service looks after shop.service as well", fault=True)
 
 
 async def test_a_masked_unit_and_one_that_a_socket_starts_are_remarked_on(house: House) -> None:
     await house.systemctl("mask", "shop")
     try:
-        assert [str(remark) for remark in await house.build().examine()] == [
-            str(Remark("shop.service is masked, so that nobody can start it", fault=True))
+        assert await said_of(house) == [
+            (True, "shop.service is masked, so that nobody can start it")
         ]
     finally:
         await house.systemctl("unmask", "shop")
     await house.write(SLEEP)
     await house.write("[Socket]\nListenStream=/run/shop.sock\n", "shop.socket")
     await house.systemctl("start", "shop.socket")
-    (remark,) = await house.build().examine()
-    assert remark.message.startswith("shop.service is started by shop.socket")
+    ((fault, message),) = await said_of(house)
+    assert not fault
+    assert message.startswith("shop.service is started by shop.socket")
 
 
 async def test_what_runs_is_drafted_with_a_probe_of_the_port_that_it_listens_on(

@@ -34,6 +34,7 @@ async def main(bus: str) -> None:
     await platform.close()
 
 
+asyncio.run(asyncio.to_thread(int))  # loads what threads need
 os.chdir(Path(sys.argv[1]).parent)  # others than root could not pass the folders above
 os.setresgid(65534, 65534, 65534)
 os.setresuid(65534, 65534, 65534)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
-from prunella.core.model import InstanceState, Instant
+from prunella.core.model import Instant
 from prunella.errors import PermanentError, TransientError
 from prunella.platforms._systemd_bus import Bus, LostError, Signal, name_at, path_of, plain
 from prunella.platforms._systemd_state import PROPERTIES, Unit, read
@@ -32,7 +32,7 @@ class Units:
     """The units of one manager that somebody watches.
 
     They are watched by name, ``shop.service``, or by template, ``app@.service``, which stands for
-    all of its instances that run or have failed.
+    all of its instances that run or have failed, or have done so since.
     """
 
     _shared: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Units]]] = (
@@ -85,7 +85,7 @@ class Units:
             await asyncio.wait([self._task])
 
     async def units(self, watched: str, *, anew: bool = False) -> tuple[Unit, ...]:
-        """The unit of that name, or the instances of that template in the order of their names.
+        """The unit of that name, or the instances of that template.
 
         Args:
             anew: ask the manager now, in place of what it has told.
@@ -101,10 +101,7 @@ class Units:
         if not watch.read:
             await self._until_read(watched, watch)
         self._raise(watch.trouble)
-        units = sorted(known.unit for known in watch.known if known.unit is not None)
-        if "@." not in watched:
-            return tuple(units)
-        return tuple(unit for unit in units if unit.state is not InstanceState.STOPPED)
+        return tuple(known.unit for known in watch.known if known.unit is not None)
 
     async def _until_read(self, watched: str, watch: _Watch) -> None:
         try:
@@ -152,6 +149,10 @@ class Units:
     async def properties(self, name: str) -> Mapping[str, Any]:
         """All that the manager says of a unit, watched or not. Raises as `units` does."""
         return await self._open_bus().properties(path_of(name))
+
+    def is_shared(self, watched: str) -> bool:
+        """Whether somebody else watches it as well."""
+        return len(self._watches[watched].listeners) > 1
 
     async def may_order(self) -> bool | None:
         """Whether we may order jobs in general; None: there is nobody who could say so."""

@@ -30,6 +30,7 @@ from prunella.core.model import (
 from prunella.errors import ConflictError, PermanentError, TransientError
 from prunella.platforms._cgroup import group_pids
 from prunella.platforms._systemd_bus import DeniedError, address_of
+from prunella.platforms._systemd_downed import Downed
 from prunella.platforms._systemd_state import NUMBERED, Unit
 from prunella.platforms._systemd_survey import permit, reach, remarks, survey
 from prunella.platforms._systemd_units import Units
@@ -43,7 +44,9 @@ _AGAIN_S = 0.1  # between looks at a job whose end was not heard of
 _SUFFIX = re.compile(r"\.(service|socket|timer|path|target|slice|scope|mount|device|swap)$")
 _UNIT = re.compile(r"(?=.{9,255}$)[A-Za-z0-9:_.\\-][A-Za-z0-9:_.\\@-]*\.service")
 _BUS = re.compile(r"system|user|(unix:(path|abstract)|tcp:host)=.+")
-_REASONS = {
+_NOT_UP = {
+    "done": "its conditions do not hold",
+    "failed": "",
     "dependency": "a unit that it requires did not start",
     "skipped": "its conditions do not hold",
     "timeout": "it took longer than its JobTimeoutSec=",
@@ -95,6 +98,7 @@ class SystemdPlatform:
         self._own = "" if numbered and not numbered["number"] else spec.unit
         template = [f"{self._head}@.service"] if self._head else []
         self._watched = (*template, *([self._own] if self._own else []))
+        self._downed = Downed(context.state_dir)
         self._units: Units | None = None
         self._told: dict[str, InstanceState] | None = None  # what was observed last
         self._ours: set[str] = set()  # what happens to these now is our own doing
@@ -111,9 +115,12 @@ class SystemdPlatform:
             PermanentError: we may not ask, or there is no such unit.
         """
         units = await self._look()
-        self._told = {unit.name: unit.state for unit in units}
-        wanted = [unit for unit in units if not self._head or _is_there(unit)]
-        return Status(tuple(_instance(unit) for unit in units), desired=len(wanted))
+        self._told = {unit.name: self._state(unit) for unit in units}
+        for name, state in self._told.items():
+            if state is InstanceState.RUNNING:
+                self._downed.drop(name)
+        wanted = [unit for unit in units if not self._head or self._is_there(unit)]
+        return Status(tuple(self._instance(unit) for unit in units), desired=len(wanted))
 
     async def execute(self, action: Action, /, *, epoch: Epoch) -> None:  # noqa: ARG002 - no fence
         """Restart one instance or all of them one after the other, or set their number.
@@ -127,7 +134,7 @@ class SystemdPlatform:
             raise PermanentError(f"platform systemd cannot {action.kind}")
         units = await self._look(anew=True)
         if action.kind is not ActionKind.RESTART:
-            await self._scale(action, [unit for unit in units if _is_there(unit)])
+            await self._scale(action, [unit for unit in units if self._is_there(unit)])
             return
         chosen = [unit for unit in units if action.instance in (None, unit.name)]
         if not chosen:
@@ -143,29 +150,35 @@ class SystemdPlatform:
 
     async def examine(self) -> Sequence[Remark]:
         """What speaks against looking after this unit; asked of systemd, changing nothing."""
+        name = self._own or self._name(1)
         try:
             units = await self._look()
-            return await remarks(self._open(), self._spec.bus, self._own or self._name(1), units)
+            found = await remarks(self._open(), self._spec.bus, name, units)
         except (TransientError, PermanentError) as trouble:
             return (Remark(str(trouble), fault=True),)
+        if any(self._open().is_shared(watched) for watched in self._watched):
+            return (Remark(f"another service looks after {name} as well", fault=True), *found)
+        return found
 
     async def _restart(self, before: Unit, identity: str) -> None:
         name = before.name
-        running = before.state is InstanceState.RUNNING
-        if running and identity not in ("", before.run):
+        state = self._state(before)
+        if state is InstanceState.RUNNING and identity not in ("", before.run):
             return
-        known = (self._told or {}).get(name, before.state)
-        if before.state is InstanceState.STOPPED and before.job:
+        if state is InstanceState.STOPPED and before.job:
             # Somebody's stop, or the first half of a restart: not ours to replace.
             raise TransientError(
                 f"{name} is being stopped or restarted, and systemd is still at it"
             )
-        if before.state is InstanceState.STOPPED and known is not InstanceState.STOPPED:
+        known = (self._told or {}).get(name, state)
+        if state is InstanceState.STOPPED and known is not InstanceState.STOPPED:
             raise ConflictError(f"{name} was stopped by somebody else meanwhile")
         reset = before.result == "start-limit-hit"
         with self._doing(name):
             result, after = await self._order("RestartUnit", name, reset=reset)
         if after is None or after.run == before.run or result not in ("", "done"):
+            if state is not InstanceState.STOPPED and result in _NOT_UP:
+                self._downed.add(name, before.run)
             raise _failure(name, "start", result, after)
 
     async def _scale(self, action: Action, present: Sequence[Unit]) -> None:
@@ -197,6 +210,7 @@ class SystemdPlatform:
             raise _failure(name, "start", result, after)
 
     async def _take_away(self, name: str) -> None:
+        self._downed.drop(name)
         with self._doing(name):
             result, after = await self._order("StopUnit", name)
             if after is not None and after.state is InstanceState.EXITED:
@@ -204,7 +218,7 @@ class SystemdPlatform:
                 await self._open().forgive(name)
                 await self._look(anew=True)
                 after = None
-        if after is not None and _is_there(after):
+        if after is not None and self._is_there(after):
             raise _failure(name, "stop", result, after)
 
     async def _order(
@@ -243,16 +257,35 @@ class SystemdPlatform:
             self._ours.discard(name)
 
     async def _look(self, *, anew: bool = False) -> list[Unit]:
-        """The instances in the order of their numbers."""
+        """The unit, or the instances that are there in the order of their numbers."""
         found: dict[str, Unit] = {}
         for watched in self._watched:
             for unit in await self._open().units(watched, anew=anew):
-                if not self._head or watched == self._own or NUMBERED.fullmatch(unit.name):
+                counts = NUMBERED.fullmatch(unit.name) and self._is_there(unit)
+                if watched == self._own or counts:
                     found[unit.name] = unit
         for unit in found.values():
             if unit.load == "not-found" and not unit.run:
                 raise PermanentError(f"systemd knows no unit {unit.name}")
         return sorted(found.values(), key=_number)
+
+    def _state(self, unit: Unit) -> InstanceState:
+        downed = unit.state is InstanceState.STOPPED and self._downed.has(unit.name, unit.run)
+        return InstanceState.EXITED if downed else unit.state
+
+    def _is_there(self, unit: Unit) -> bool:
+        return self._state(unit) is not InstanceState.STOPPED
+
+    def _instance(self, unit: Unit) -> Instance:
+        pids, state = group_pids(unit.group), self._state(unit)
+        return Instance(
+            InstanceId(unit.name),
+            state,
+            unit.run,
+            unit.detail if state is unit.state else "a restart has not brought it up again",
+            tuple(sorted(pids, key=lambda pid: (pid != unit.main_pid, pid))),
+            restart_count=unit.restart_count,
+        )
 
     def _open(self) -> Units:
         if self._units is None:
@@ -284,22 +317,6 @@ class SystemdPlatform:
         self._context.on_fact(Fact(kind, InstanceId(unit.name), now, unit.detail))
 
 
-def _instance(unit: Unit) -> Instance:
-    pids = group_pids(unit.group)
-    return Instance(
-        InstanceId(unit.name),
-        unit.state,
-        unit.run,
-        unit.detail,
-        tuple(sorted(pids, key=lambda pid: (pid != unit.main_pid, pid))),
-        restart_count=unit.restart_count,
-    )
-
-
-def _is_there(unit: Unit) -> bool:
-    return unit.state is not InstanceState.STOPPED
-
-
 def _number(unit: Unit) -> int:
     numbered = NUMBERED.fullmatch(unit.name)
     return int(numbered["number"] or 0) if numbered else 0
@@ -313,8 +330,8 @@ def _failure(name: str, verb: str, result: str, after: Unit | None) -> Exception
         return TransientError(f"{name} did not {verb} in time; systemd is still at it")
     if not result:
         return TransientError(f"{name} did not {verb}: the order was lost on its way to systemd")
-    reason = _REASONS.get(result) or (after.detail if after is not None else "") or result
-    return TransientError(f"{name} did not {verb}: {reason or 'systemd does not say why'}")
+    detail = after.detail if after is not None else ""
+    return TransientError(f"{name} did not {verb}: {_NOT_UP.get(result) or detail or result}")
 
 
 PLUGIN = PlatformPlugin(
