@@ -13,7 +13,7 @@ import pytest
 
 from prunella.platforms._listeners import survey
 from prunella.plugins import Draft
-from prunella.testing.site import free_port, until
+from prunella.testing.site import PATIENCE_S, free_port, until
 
 # Listens where it is told, and forks a worker with the same sockets.
 LISTENER = """
@@ -63,7 +63,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 @pytest.fixture
 def found() -> Callable[[int], Awaitable[Draft]]:
     async def wait(port: int) -> Draft:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(2 * PATIENCE_S):
             while True:
                 for draft in await survey():
                     if draft.id.endswith(f"-{port}"):
