@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from prunella.core.model import Epoch
 from prunella.errors import ConflictError, PermanentError, PrunellaError
 from prunella.plugins import releases
 from prunella.ports import Release, SupportsExamination
+from prunella.testing.release import FakeRelease
 
 EPOCH = Epoch(1)
 
@@ -137,10 +139,34 @@ def git_revert_bench(folder: Path) -> Bench:
     )
 
 
-BENCHES = {"symlink": symlink_bench, "git": git_bench, "git-revert": git_revert_bench}
+def fake_bench(folder: Path) -> Bench:
+    versions = ("v1", "v2", "v3")
+    release = FakeRelease(versions[2], versions)
+
+    def effects() -> object:
+        return release.switch_count, release.deployed
+
+    return Bench(
+        {},
+        release,
+        versions,
+        partial(setattr, release, "deployed"),
+        lambda: release.deployed,
+        effects,
+        partial(setattr, release, "broken", True),  # noqa: FBT003 - an attribute's value
+        partial(setattr, release, "out_of_reach", True),  # noqa: FBT003 - likewise
+    )
 
 
-@pytest.fixture(params=sorted(releases()))
+BENCHES = {
+    "symlink": symlink_bench,
+    "git": git_bench,
+    "git-revert": git_revert_bench,
+    "fake": fake_bench,
+}
+
+
+@pytest.fixture(params=sorted({*releases(), "fake"}))
 async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
     bench = BENCHES[request.param](tmp_path)
     yield bench
@@ -152,8 +178,10 @@ async def switch(bench: Bench, to: str, *, before: str | None = None) -> None:
     await bench.release.switch(to, before=before, reason="erroring: 30 % failed", epoch=EPOCH)
 
 
-async def test_its_kind_is_that_of_its_plugin(bench: Bench) -> None:
-    assert releases()[bench.release.kind].build is type(bench.release)
+@pytest.mark.parametrize("kind", sorted(releases()))
+def test_its_kind_is_that_of_its_plugin(kind: str, tmp_path: Path) -> None:
+    release = BENCHES[kind](tmp_path).release
+    assert (release.kind, releases()[kind].build) == (kind, type(release))
 
 
 async def test_it_tells_what_is_deployed_whoever_deployed_it(bench: Bench) -> None:

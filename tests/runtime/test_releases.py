@@ -1,7 +1,6 @@
 """A source of releases that cannot tell: what is known without it goes on being known."""
 
 from collections.abc import AsyncIterator
-from typing import ClassVar
 
 import pytest
 
@@ -15,7 +14,6 @@ from prunella.core.model import (
     Verdict,
 )
 from prunella.core.policy import FleetPolicy, Policy
-from prunella.errors import TransientError
 from prunella.runtime.engine import Engine
 from prunella.runtime.fleet import Fleet
 from prunella.runtime.notices import Bus
@@ -23,37 +21,17 @@ from prunella.runtime.record import World
 from prunella.stores.memory import MemoryStore
 from prunella.testing.clock import SimClock
 from prunella.testing.platform import FakePlatform
+from prunella.testing.release import FakeRelease
 
 SHOP = ServiceId("shop")
 POLICY = Policy(release_soak_s=100.0, interval_s=5.0)
-
-
-class FakeRelease:
-    """A source of releases in memory, which can be out of reach."""
-
-    kind: ClassVar[str] = "fake"
-    restarts: ClassVar[bool] = True
-
-    def __init__(self) -> None:
-        self.is_reached = True
-
-    async def observe(self) -> str:
-        if not self.is_reached:
-            raise TransientError("cannot be reached")
-        return "v1"
-
-    async def switch(self, revision: str, /, *, before: str, reason: str, epoch: Epoch) -> None:
-        raise AssertionError("nothing is wrong")
-
-    async def close(self) -> None:
-        pass
 
 
 class Bed:
     """A healthy service in version v1, which is looked at every second."""
 
     def __init__(self) -> None:
-        self.clock, self.store, self.release = SimClock(), MemoryStore(), FakeRelease()
+        self.clock, self.store, self.release = SimClock(), MemoryStore(), FakeRelease("v1")
         self.platform = FakePlatform(SHOP, self.clock)
         self.epoch = Epoch(0)
         world = World(
@@ -94,16 +72,16 @@ async def bed() -> AsyncIterator[Bed]:
 
 
 async def test_instances_are_known_without_their_version(bed: Bed) -> None:
-    bed.release.is_reached = False
+    bed.release.out_of_reach = True
     await bed.live(1)
     assert bed.engine.status == (await bed.platform.observe())._replace(revision=None)
 
 
 async def test_a_version_soaks_only_while_it_is_known_to_run(bed: Bed) -> None:
     await bed.live(50)
-    bed.release.is_reached = False
+    bed.release.out_of_reach = True
     await bed.live(100)
     assert await bed.soaked() == [False]
-    bed.release.is_reached = True
+    bed.release.out_of_reach = False
     await bed.live(2)
     assert await bed.soaked() == [True]

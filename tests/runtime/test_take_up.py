@@ -1,7 +1,6 @@
 """An action that Prunella died in is taken up by what is there, whatever was done of it."""
 
 from collections.abc import AsyncIterator
-from typing import ClassVar
 
 import pytest
 
@@ -23,7 +22,6 @@ from prunella.core.model import (
     Verdict,
 )
 from prunella.core.policy import FleetPolicy, Policy
-from prunella.errors import TransientError
 from prunella.plugins import stores
 from prunella.ports import Store
 from prunella.runtime.engine import Engine
@@ -32,33 +30,10 @@ from prunella.runtime.notices import Bus
 from prunella.runtime.record import World
 from prunella.testing.clock import SimClock
 from prunella.testing.platform import FakePlatform
+from prunella.testing.release import FakeRelease
 
 SHOP = ServiceId("shop")
 POLICY = Policy(rollback_soak_s=10.0, grace_s=5.0)
-
-
-class FakeRelease:
-    """A source of releases in memory."""
-
-    kind: ClassVar[str] = "fake"
-    restarts: ClassVar[bool] = True
-
-    def __init__(self) -> None:
-        self.deployed = "v2"
-        self.switch_count = 0
-        self.out_of_reach = False
-
-    async def observe(self) -> str:
-        if self.out_of_reach:
-            raise TransientError("the repository does not answer")
-        return self.deployed
-
-    async def switch(self, revision: str, /, *, before: str, reason: str, epoch: Epoch) -> None:
-        self.switch_count += self.deployed != revision
-        self.deployed = revision
-
-    async def close(self) -> None:
-        pass
 
 
 class Bed:
@@ -67,7 +42,7 @@ class Bed:
     def __init__(self, store: Store) -> None:
         self.clock = SimClock()
         self.store = store
-        self.release = FakeRelease()
+        self.release = FakeRelease("v2", ["v1"])
         self.platform = FakePlatform(SHOP, self.clock, replicas=3)
         self.epoch = Epoch(0)
 
