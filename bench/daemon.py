@@ -9,6 +9,7 @@ killed every few seconds and recovers each time counts as flapping, and would be
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from dataclasses import replace
@@ -34,6 +35,8 @@ async def serve(path: Path) -> int:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with SelfHealingOrchestrator(tolerant(load(path))):
+        gc.collect()
+        gc.freeze()  # as the daemon does
         print("serving", flush=True)
         await stop.wait()
     return 0
