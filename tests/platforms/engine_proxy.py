@@ -44,11 +44,17 @@ def status(code: int, message: str = "as a test wants it") -> bytes:
 
 @dataclass
 class EngineProxy:
-    """A socket of its own; `asked` are the changes that have reached the Engine, in their order."""
+    """A socket of its own.
+
+    Attributes:
+        heard: every request, in their order.
+        asked: those that change something and have reached the Engine.
+    """
 
     engine: Path
     path: Path
     faults: list[Fault] = field(default_factory=list[Fault])
+    heard: list[str] = field(default_factory=list[str])
     asked: list[str] = field(default_factory=list[str])
     frozen: bool = False
     _open: set[asyncio.StreamWriter] = field(default_factory=set[asyncio.StreamWriter])
@@ -81,6 +87,7 @@ class EngineProxy:
             head = await reader.readuntil(b"\r\n\r\n")
             method, target, _ = head.split(b" ", 2)
             request = f"{method.decode()} {re.sub(r'^/v[0-9.]+', '', target.decode())}"
+            self.heard.append(request)
             length = re.search(rb"(?i)content-length: *(\d+)", head)
             body = await reader.readexactly(int(length[1])) if length else b""
             await self._answer(request, head, body, writer)

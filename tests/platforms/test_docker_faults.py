@@ -283,3 +283,30 @@ async def test_a_container_that_cannot_be_started_is_told_and_not_taken_for_stop
     assert (await one_of(platform)).state is InstanceState.EXITED
     await platform.execute(replace(restart_of(ended), instance=None), epoch=EPOCH)
     assert (await one_of(platform)).state is InstanceState.RUNNING
+
+
+async def test_a_stop_after_a_restart_that_did_not_take_place_is_a_wish(dock: DockerBed) -> None:
+    await dock.run("--stop-timeout", "1")
+    platform = dock.build()
+    before = await one_of(platform)
+    dock.proxy.faults.append(Fault(RESTART, status(500), takes_effect=False))
+    with pytest.raises(TransientError):
+        await platform.execute(restart_of(before), epoch=EPOCH)
+    await dock.docker("stop", "shop")
+    await seen(platform, InstanceState.STOPPED)
+
+
+async def test_taking_up_a_lost_stream_costs_one_list_and_no_look(dock: DockerBed) -> None:
+    await dock.run()
+    for number in range(5):
+        await dock.docker("run", "--detach", "--name", f"other-{number}", "shop:1")
+    platforms = [dock.build(), *(dock.build(container=f"other-{n}") for n in range(5))]
+    for platform in platforms:
+        await one_of(platform)
+    dock.proxy.heard.clear()
+    dock.proxy.cut()
+    await met(lambda: any("/containers/json" in request for request in dock.proxy.heard))
+    for platform in platforms:
+        await one_of(platform)
+    paths = [request.split()[1].partition("?")[0] for request in dock.proxy.heard]
+    assert sorted(paths) == ["/containers/json", "/events", "/events", "/info", "/version"]

@@ -139,6 +139,10 @@ class Roster(Feed):
         """Remember who ends the present run: it is no person's wish."""
         self._culprits[one.id] = (one.identity, culprit)
 
+    def absolve(self, one: Container) -> None:
+        """What was to end its run did not: the next who ends it is to blame."""
+        self._culprits.pop(one.id, None)
+
     # What the feed brings ----------------------------------------------------------------------
 
     async def take_stock(self, info: Mapping[str, Any], now: str) -> None:  # noqa: ARG002 - of others

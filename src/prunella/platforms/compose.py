@@ -19,9 +19,10 @@ from prunella.platforms._docker_container import (
     SERVICE_LABEL,
     Container,
 )
+from prunella.platforms._docker_crew import Place
 from prunella.platforms._docker_feed import Key
 from prunella.platforms._docker_roster import Roster, Row
-from prunella.platforms._docker_set import ContainerSet, Place
+from prunella.platforms._docker_set import ContainerSet
 from prunella.platforms._docker_survey import (
     PROJECT_LABEL,
     default_api,
