@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from datetime import timedelta
 from random import Random
 from typing import Any, Self
 
@@ -24,22 +23,18 @@ from prunella.core.guards import guards
 from prunella.core.ledger import Entry, EntryKind, ServiceRow
 from prunella.core.model import (
     ActionId,
-    Epoch,
     Hold,
     Instant,
     ServiceId,
-    Stamp,
 )
 from prunella.core.policy import FleetPolicy
 from prunella.errors import (
-    HealingRefusedError,
     PermanentError,
     StaleEpochError,
     TransientError,
 )
 from prunella.plugins import open_store
 from prunella.ports import Clock, Store
-from prunella.runtime.answers import Answers
 from prunella.runtime.building import in_the_name_of, require_buildable
 from prunella.runtime.clock import SystemClock
 from prunella.runtime.examination import Examiner
@@ -47,27 +42,20 @@ from prunella.runtime.fleet import Fleet
 from prunella.runtime.journal import Journal
 from prunella.runtime.lease import Lease
 from prunella.runtime.notices import Bus, Notice, Topic
-from prunella.runtime.orders import order
+from prunella.runtime.orders import Orders
 from prunella.runtime.pulse import Pulse
 from prunella.runtime.record import World
 from prunella.runtime.scheduler import Scheduler
 from prunella.runtime.supervisor import Crashes, Supervisor
 from prunella.runtime.upkeep import forget, watch_self
-from prunella.runtime.views import (
-    to_hold,
-)
 from prunella.runtime.ward import Ward
-from prunella.wire import (
-    HealingAction,
-    HoldRecord,
-)
 
 _log = structlog.get_logger("prunella")
 _REBUILD_S = 1.0
 _STARTED_AT_ONCE = 16
 
 
-class SelfHealingOrchestrator(Answers):
+class SelfHealingOrchestrator(Orders):
     """Watches services, heals them, proves it and remembers it, inside one asyncio program.
 
     Reads of present health may come from any thread; everything that is ``async`` belongs on the
@@ -244,66 +232,6 @@ class SelfHealingOrchestrator(Answers):
     async def __aexit__(self, *exc: object) -> None:
         await self.stop_monitoring()
 
-    # What is ordered ---------------------------------------------------------------------------
-
-    async def force_heal(
-        self,
-        service_id: str,
-        *,
-        action: str | None = None,
-        reason: str = "",
-        override: Collection[str] = (),
-        actor: str = "python",
-        wait: bool = True,
-    ) -> HealingAction:
-        """Heal now, whatever automation thinks; verified and recorded like any other.
-
-        Args:
-            override: names of guards to pass beyond those that yield to a person anyway.
-            wait: until the outcome is known; else answer as soon as the intent is durable.
-
-        Raises: UnknownServiceError; UnknownWordError for an action or a guard that there is not;
-            HealingRefusedError with the vetoes.
-        """
-        ward = self._ward(service_id)
-        begun = await ward.force(order(actor, reason, action, override))
-        if not isinstance(begun, int):
-            vetoes = {veto.guard: veto.reason for veto in begun}
-            raise HealingRefusedError("; ".join(vetoes.values()), vetoes)
-        if wait and ward.engine.running is not None and ward.engine.running.id == begun:
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters.setdefault(begun, []).append(waiter)
-            await waiter
-        found = await self.get_healing_action(begun)
-        assert found is not None, "an intent that was written can be read"
-        return found
-
-    async def pause(
-        self, service_id: str | None, *, for_s: float | None = None, reason: str = "", owner: str
-    ) -> HoldRecord:
-        """Hold all automatic action, on one service or on everything, for a time or until told."""
-        service = None if service_id is None else self._ward(service_id).config.id
-        now = self._clock.stamp()
-        expires = None
-        if for_s is not None:
-            wall = now.wall + timedelta(seconds=for_s)
-            expires = Stamp(wall, Instant(now.instant + for_s), now.boot)
-        hold = Hold(service, owner, reason, now, expires)
-        await self._require_store().place_hold(hold, epoch=self._epoch())
-        await self._hold_changed()
-        return to_hold(hold)
-
-    async def resume(self, service_id: str | None, *, actor: str) -> int:
-        """End holds, and the quarantine of the named service. Returns how many were ended."""
-        service = None if service_id is None else self._ward(service_id).config.id
-        lifted = await self._require_store().lift_holds(
-            service, self._clock.stamp(), epoch=self._epoch(), actor=actor
-        )
-        await self._hold_changed()
-        if service is not None and await self._wards[service].release(actor):
-            lifted += 1
-        return lifted
-
     # Inside ------------------------------------------------------------------------------------
 
     def _open_store(self) -> Store:
@@ -420,19 +348,6 @@ class SelfHealingOrchestrator(Answers):
         _log.critical("prunella-failed", error=str(error), exc_info=error)
         if self.failed is not None and not self.failed.done():
             self.failed.set_exception(error)
-
-    def _action_ended(self, action: ActionId) -> None:
-        for waiter in self._waiters.pop(action, []):
-            if not waiter.done():
-                waiter.set_result(None)
-
-    async def _hold_changed(self) -> None:
-        self._holds = tuple(await self._require_store().holds(self._clock.stamp()))
-        for ward in self._wards.values():
-            ward.wake()
-
-    def _epoch(self) -> Epoch:
-        return self._lease.epoch
 
     def _retention_s(self) -> float | None:
         return None if self.config is None else self.config.retention_s
