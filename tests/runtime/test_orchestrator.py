@@ -104,6 +104,13 @@ def make_slow(port: int) -> bool:
         connection.close()
 
 
+def words_of(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
 def dead(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
@@ -399,6 +406,19 @@ async def test_two_that_read_the_ledger_while_it_is_written_get_every_line_once(
         return reasons if "exhausted" in reasons else []
 
     assert (await eventually(recorded)).count("exhausted") == 1
+
+
+async def test_a_beginning_that_fails_leaves_nothing_running(tmp_path: Path) -> None:
+    obstacle = tmp_path / "state" / "services" / "second"
+    obstacle.parent.mkdir(parents=True)
+    obstacle.write_text("where its folder should be")
+    command = ["sh", "-c", f"sleep 600; : {tmp_path}"]
+    first = {"platform": "process", "process": {"command": command}}
+    config = config_of(tmp_path, first=first, second=SLEEPER)
+    with pytest.raises(TransientError, match="second"):
+        async with SelfHealingOrchestrator(config, store="memory://"):
+            pytest.fail("it has not begun")
+    assert [found for found in psutil.process_iter() if command[-1] in words_of(found)] == []
 
 
 async def test_left_running_a_service_outlives_the_orchestrator_and_is_adopted(
