@@ -3,9 +3,14 @@
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 from tests.real import systemd as real_systemd
 from tests.real.engine import Engine, missing, running
 from tests.real.systemd import Systemd
+
+# That the machine is slow is no defect of what is tested on it.
+settings.register_profile("prunella", deadline=None)
+settings.load_profile("prunella")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -39,7 +39,7 @@ times = (st.floats(NOW - 20_000, NOW) | st.floats(NOW - 20, NOW)).map(Instant)
 attempts = st.lists(
     st.builds(
         Attempt,
-        st.just(ActionKind.RESTART),
+        st.sampled_from(ActionKind),
         times,
         st.none(),
         st.sampled_from(Outcome),
