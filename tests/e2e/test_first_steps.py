@@ -116,6 +116,16 @@ def test_a_good_file_is_taken_over_on_reload(site: Site) -> None:
     assert site.pids() == before
 
 
+def test_told_to_reload_and_then_to_end_it_leaves_nothing(site: Site) -> None:
+    site.start()
+    site.write(SLEEPER, shop="    grace: 1s\n")
+    for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
+        site.send_signal(number)
+    assert site.wait() == 0
+    assert site.pids() == []
+    assert "Traceback" not in site.log()
+
+
 def test_a_service_that_leaves_the_file_is_stopped_on_reload(site: Site) -> None:
     site.write(SLEEPER, on_exit="leave")
     site.start()

@@ -389,6 +389,47 @@ async def test_what_cannot_be_taken_up_on_reload_is_taken_up_as_soon_as_it_can(
     assert len(orchestrator.get_pids("first")) == 1
 
 
+def marked(folder: Path) -> dict[str, Any]:
+    """A service whose processes are known by their words."""
+    command = ["sh", "-c", f"sleep 600; : {folder}"]
+    return {"platform": "process", "process": {"command": command}}
+
+
+def runs_of(folder: Path) -> int:
+    words = marked(folder)["process"]["command"][-1]
+    return sum(words in words_of(found) for found in psutil.process_iter())
+
+
+async def test_reloads_at_the_same_time_come_one_after_the_other(
+    running: Any, eventually: Eventually, tmp_path: Path
+) -> None:
+    one = marked(tmp_path)
+    orchestrator = await running(kept=one)
+    files = [config_of(tmp_path, kept=one, **{f"s{n}": one, "both": one}) for n in range(4)]
+    await asyncio.gather(*(orchestrator.reload(file) for file in files))
+    await eventually(lambda: well(orchestrator))
+    services = [service.id for service in orchestrator.get_system_health().services]
+    assert sorted(services) == ["both", "kept", "s3"]
+    assert runs_of(tmp_path) == 3
+
+
+@pytest.mark.parametrize("turns", [1, 3, 10, 30])
+async def test_told_to_end_during_a_reload_it_leaves_nothing(
+    running: Any, tmp_path: Path, turns: int
+) -> None:
+    one = marked(tmp_path)
+    orchestrator = await running(kept=one)
+    file = config_of(tmp_path, kept=one, **{f"s{n}": one for n in range(5)})
+    reload = asyncio.create_task(orchestrator.reload(file))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await orchestrator.stop_monitoring()
+    await asyncio.gather(reload, return_exceptions=True)
+    assert runs_of(tmp_path) == 0
+    with pytest.raises(PermanentError, match="not running"):
+        await orchestrator.reload(file)
+
+
 async def test_two_that_read_the_ledger_while_it_is_written_get_every_line_once(
     running: Any, eventually: Eventually
 ) -> None:
@@ -412,13 +453,11 @@ async def test_a_beginning_that_fails_leaves_nothing_running(tmp_path: Path) -> 
     obstacle = tmp_path / "state" / "services" / "second"
     obstacle.parent.mkdir(parents=True)
     obstacle.write_text("where its folder should be")
-    command = ["sh", "-c", f"sleep 600; : {tmp_path}"]
-    first = {"platform": "process", "process": {"command": command}}
-    config = config_of(tmp_path, first=first, second=SLEEPER)
+    config = config_of(tmp_path, first=marked(tmp_path), second=SLEEPER)
     with pytest.raises(TransientError, match="second"):
         async with SelfHealingOrchestrator(config, store="memory://"):
             pytest.fail("it has not begun")
-    assert [found for found in psutil.process_iter() if command[-1] in words_of(found)] == []
+    assert runs_of(tmp_path) == 0
 
 
 async def test_left_running_a_service_outlives_the_orchestrator_and_is_adopted(

@@ -89,6 +89,7 @@ class SelfHealingOrchestrator(Orders):
         self._waiters: dict[ActionId, list[asyncio.Future[None]]] = {}
         self._crashes: dict[ServiceId, Crashes] = {}
         self._background: set[asyncio.Task[None]] = set()
+        self._changing = asyncio.Lock()  # which services there are: one change at a time
         self._parts: asyncio.Task[None] | None = None
         self._bus = Bus()
         self.failed: asyncio.Future[None] | None = None
@@ -133,6 +134,41 @@ class SelfHealingOrchestrator(Orders):
 
         Raises: as ``open``.
         """
+        async with self._changing:
+            await self._begin_all()
+
+    async def stop_monitoring(self, *, leave: bool = False) -> None:
+        """Let present steps end, apply ``on_exit``, write what is left, give the store up.
+
+        Args:
+            leave: touch nothing that runs, whatever ``on_exit`` says.
+        """
+        async with self._changing:
+            await self._end_all(leave=leave)
+        await asyncio.gather(*self._background, return_exceptions=True)
+
+    async def reload(self, config: Config) -> Changes:
+        """Take over another configuration; what did not change is not touched.
+
+        Raises: PermanentError for a service that cannot be built, or when monitoring has ended;
+            TransientError when the store cannot be read now. Then everything stays as it was.
+        """
+        async with self._changing:
+            return await self._change(config)
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as unless_started:
+            unless_started.push_async_callback(self.stop_monitoring)
+            await self.start_monitoring()
+            unless_started.pop_all()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.stop_monitoring()
+
+    # Inside ------------------------------------------------------------------------------------
+
+    async def _begin_all(self) -> None:
         if self._store is None:
             await self.open()
         store = self._require_store()
@@ -161,12 +197,7 @@ class SelfHealingOrchestrator(Orders):
         self._say(EntryKind.DAEMON, {"what": "monitoring started", "services": str(len(wards))})
         self._publish(Topic.MONITORING_STARTED, {"services": len(wards)})
 
-    async def stop_monitoring(self, *, leave: bool = False) -> None:
-        """Let present steps end, apply ``on_exit``, write what is left, give the store up.
-
-        Args:
-            leave: touch nothing that runs, whatever ``on_exit`` says.
-        """
+    async def _end_all(self, *, leave: bool) -> None:
         if self._store is None:
             return
         ends = [ward.stop(leave=leave) for ward in self._wards.values()]
@@ -174,7 +205,7 @@ class SelfHealingOrchestrator(Orders):
         self._wards.clear()
         if self._parts is not None:
             self._parts.cancel()
-            await asyncio.gather(self._parts, *self._background, return_exceptions=True)
+            await asyncio.gather(self._parts, return_exceptions=True)
             self._parts = None
         for waiters in self._waiters.values():
             for waiter in waiters:
@@ -194,17 +225,14 @@ class SelfHealingOrchestrator(Orders):
             if isinstance(result, BaseException):
                 raise result  # what was to be written is written: now it may be told
 
-    async def reload(self, config: Config) -> Changes:
-        """Take over another configuration; what did not change is not touched.
-
-        Raises: PermanentError for a service that cannot be built; TransientError when the store
-            cannot be read now. Then everything stays as it was.
-        """
+    async def _change(self, config: Config) -> Changes:
+        if self._parts is None:
+            raise PermanentError("monitoring is not running")
         assert self.config is not None, "only a configured instance is reloaded"
-        found = changes(self.config, config)
+        store, found = self._require_store(), changes(self.config, config)
         for id_ in (*found.changed, *found.added):
             await require_buildable(config.services[id_], self._clock, self.config.state_dir)
-        rows = {row.service: row for row in await self._require_store().load()}
+        rows = {row.service: row for row in await store.load()}
         for id_ in found.removed:
             await self._dismiss(id_, for_good=True)
         for id_ in found.changed:
@@ -221,18 +249,6 @@ class SelfHealingOrchestrator(Orders):
         self._examiner.hasten()
         self._say(EntryKind.DAEMON, {"what": "configuration reloaded"})
         return found
-
-    async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as unless_started:
-            unless_started.push_async_callback(self.stop_monitoring)
-            await self.start_monitoring()
-            unless_started.pop_all()
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.stop_monitoring()
-
-    # Inside ------------------------------------------------------------------------------------
 
     def _open_store(self) -> Store:
         given = self._given_store
@@ -328,21 +344,27 @@ class SelfHealingOrchestrator(Orders):
     def _rebuild_soon(self, ward: Ward) -> None:
         task = asyncio.get_running_loop().create_task(self._rebuild(ward))
         self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        task.add_done_callback(self._rebuilt)
+
+    def _rebuilt(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
 
     async def _rebuild(self, ward: Ward) -> None:
         await self._clock.sleep_until(Instant(self._clock.now() + _REBUILD_S))
-        if self._wards.get(ward.config.id) is not ward:
-            return
-        try:
-            rows = {row.service: row for row in await self._require_store().load()}
-        except TransientError as error:
-            _log.warning("not-taken-up", service=ward.config.id, error=str(error))
-            self._rebuild_soon(ward)
-            return
-        await self._dismiss(ward.config.id, leave=True)
-        await self._take_up(self._admit(ward.config), rows.get(ward.config.id))
-        self._examiner.hasten()
+        async with self._changing:
+            if self._wards.get(ward.config.id) is not ward:
+                return
+            try:
+                rows = {row.service: row for row in await self._require_store().load()}
+            except TransientError as error:
+                _log.warning("not-taken-up", service=ward.config.id, error=str(error))
+                self._rebuild_soon(ward)
+                return
+            await self._dismiss(ward.config.id, leave=True)
+            await self._take_up(self._admit(ward.config), rows.get(ward.config.id))
+            self._examiner.hasten()
 
     def _fail(self, error: BaseException) -> None:
         _log.critical("prunella-failed", error=str(error), exc_info=error)
