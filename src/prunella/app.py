@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -19,7 +20,7 @@ from prunella.core.model import Mode
 from prunella.errors import PrunellaError
 from prunella.runtime.clock import SystemClock
 from prunella.runtime.orchestrator import SelfHealingOrchestrator
-from prunella.runtime.systemd import notify, watchdog
+from prunella.runtime.systemd import ServiceManager
 
 _log = structlog.get_logger("prunella.app")
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
@@ -88,7 +89,8 @@ async def _serve(config: Config, *, observe: bool) -> int:
     orchestrator = SelfHealingOrchestrator(config)
     if config.api is not None:
         orchestrator.address = "{}:{}".format(*config.api)
-    stop = _signals(orchestrator, config.path, observe=observe)
+    manager = ServiceManager.taken_from(os.environ)
+    stop = _signals(orchestrator, config.path, manager, observe=observe)
     await orchestrator.open()
     server = None
     dog: asyncio.Task[None] | None = None
@@ -102,12 +104,12 @@ async def _serve(config: Config, *, observe: bool) -> int:
         await orchestrator.start_monitoring()
         gc.collect()
         gc.freeze()  # what was built at the start stays: walking it again only stalls the loop
-        notify("READY=1")
-        dog = asyncio.create_task(watchdog(SystemClock()))
+        manager.tell("READY=1")
+        dog = asyncio.create_task(manager.beat(SystemClock()))
         _log.info("ready", services=len(config.services), store=config.store)
         return await _until_stopped(orchestrator, stop)
     finally:
-        notify("STOPPING=1")
+        manager.tell("STOPPING=1")
         if dog is not None:
             dog.cancel()
         if server is not None:
@@ -128,7 +130,11 @@ async def _until_stopped(orchestrator: SelfHealingOrchestrator, stop: asyncio.Ev
 
 
 def _signals(
-    orchestrator: SelfHealingOrchestrator, path: Path | None, *, observe: bool
+    orchestrator: SelfHealingOrchestrator,
+    path: Path | None,
+    manager: ServiceManager,
+    *,
+    observe: bool,
 ) -> asyncio.Event:
     """SIGTERM and SIGINT end it, SIGHUP reloads; the answer is set when it is to end."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
@@ -138,7 +144,7 @@ def _signals(
 
     def reload() -> None:
         if path is not None:
-            task = loop.create_task(_reload(orchestrator, path, observe=observe))
+            task = loop.create_task(_reload(orchestrator, path, manager, observe=observe))
             reloads.add(task)
             task.add_done_callback(reloads.discard)
 
@@ -146,9 +152,11 @@ def _signals(
     return stop
 
 
-async def _reload(orchestrator: SelfHealingOrchestrator, path: Path, *, observe: bool) -> None:
+async def _reload(
+    orchestrator: SelfHealingOrchestrator, path: Path, manager: ServiceManager, *, observe: bool
+) -> None:
     """Take over a changed file; a bad one is refused and the old configuration stays."""
-    notify("RELOADING=1")
+    manager.tell("RELOADING=1")
     try:
         found = await orchestrator.reload(read_config(path, observe=observe))
     except PrunellaError as error:
@@ -161,4 +169,4 @@ async def _reload(orchestrator: SelfHealingOrchestrator, path: Path, *, observe:
             changed=found.changed,
             restart_needed=found.restart_needed,
         )
-    notify("READY=1")
+    manager.tell("READY=1")
