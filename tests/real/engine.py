@@ -115,8 +115,7 @@ class Engine:
         if self._swarm and (services := self.docker("service", "ls", "--quiet").split()):
             self.docker("service", "rm", *services)
         until(self._emptied, _STOP_S)
-        if images := self.docker("images", "--all", "--quiet").split():
-            self.docker("rmi", "--force", *dict.fromkeys(images))
+        self.docker("image", "prune", "--all", "--force")
         if volumes := self.docker("volume", "ls", "--quiet").split():
             self.docker("volume", "rm", *volumes)
         self.docker("network", "prune", "--force")
