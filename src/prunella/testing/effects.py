@@ -25,6 +25,7 @@ _HARMLESS = frozenset(
     {
         "os.close",
         "os.getsid",
+        "os.getuid",
         "os.listdir",
         "os.pidfd_open",
         "os.readlink",
