@@ -270,6 +270,18 @@ async def test_an_engine_is_reached_over_tls_with_both_sides_certified(tmp_path:
         await known.close()
 
 
+async def test_an_environment_that_leads_nowhere_we_can_go_is_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "ssh://me@there")
+    context = PlatformContext(SERVICE, SystemClock(), tmp_path, lambda _: None)
+    platform = DockerPlatform(DockerSpec.model_validate({"container": "shop"}), context)
+    (remark,) = await platform.examine()
+    assert remark.fault
+    assert "ssh://me@there is neither" in remark.message
+    await platform.close()
+
+
 @pytest.mark.parametrize(
     "fields",
     [

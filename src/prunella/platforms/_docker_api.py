@@ -175,6 +175,8 @@ class DockerApi:
             from prunella.platforms._docker_client import Client  # noqa: PLC0415 - slow
 
             url = self.address.host
+            if not _HOST.fullmatch(url):
+                raise PermanentError(f"{url} is neither unix:///path nor tcp://host:port")
             tls = _tls_context(self.address)
             if not self.address.is_local:
                 url = ("http://" if tls is None else "https://") + url.partition("://")[2]
