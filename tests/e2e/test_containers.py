@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.platforms.engine_proxy import Fault, proxied
 from tests.real.engine import Engine
 from tests.real.images import Release, make_image
 
 from prunella.config import from_mapping
 from prunella.runtime.orchestrator import SelfHealingOrchestrator
-from prunella.testing.site import free_port
+from prunella.testing.site import Site, free_port
+from prunella.testing.site import until as until_met
 from prunella.wire import HealingAction
 
 pytestmark = pytest.mark.e2e
@@ -133,3 +135,62 @@ async def test_a_bad_deploy_of_a_swarm_service_is_rolled_back(
         assert (undone.outcome, undone.revision) == ("recovered", "shop:1")
     form = "{{.Spec.TaskTemplate.ContainerSpec.Image}} {{.Spec.Mode.Replicated.Replicas}}"
     assert swarm.docker("service", "inspect", "--format", form, "web") == "shop:1 2"
+
+
+CONFIG = """
+store: sqlite:///prunella.db
+state_dir: ./state
+api: {{listen: 127.0.0.1:{api}}}
+defaults:
+  interval: 100ms
+  grace: 2s
+  verify: {{soak: 500ms, rollback_soak: 500ms, deadline: 5s}}
+  guards:
+    backoff: {{base: 50ms, cap: 400ms}}
+    budget: {{actions: 20}}
+    chain: {{ineffective: 9, attempts: 20}}
+services:
+  shop:
+    platform: docker
+    docker: {{container: web, host: "{host}", timeout: 5s}}
+    probes: [{{kind: http, url: "http://{{address}}:{{port}}/"}}]
+    release: {{soak: 1s}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "after"),
+    [("create", 0), ("[^/]+/stop", 0), ("[^/]+/rename", 1), ("[^/]+/start", 0)],
+    ids=["made", "stopped", "renamed", "started"],
+)
+async def test_a_rollback_comes_to_its_end_though_prunella_is_killed_in_the_middle(
+    docker: Engine, site: Site, tmp_path: Path, change: str, after: int
+) -> None:
+    good = make_image(docker, "shop:1")
+    make_image(docker, "shop:2", Release(version="2", status=500))
+    docker.docker("run", "--detach", *WEB, "shop:1")
+    async with proxied(docker.socket, tmp_path / "proxy.sock") as proxy:
+        (site.folder / "prunella.yaml").write_text(CONFIG.format(api=site.api, host=proxy.host))
+        await asyncio.to_thread(site.start)
+        soaked = "SELECT 1 FROM versions WHERE soaked_wall IS NOT NULL"
+        await until(lambda: site.rows(soaked))
+        fault = Fault(f"POST /containers/{change}", b"", after=after)
+        proxy.faults.append(fault)
+        await asyncio.to_thread(docker.docker, "rm", "--force", "web")
+        await asyncio.to_thread(docker.docker, "run", "--detach", *WEB, "shop:2")
+        await until(lambda: fault.done)
+        assert await asyncio.to_thread(site.end, signal.SIGKILL) == -signal.SIGKILL
+        proxy.faults.clear()
+        await asyncio.to_thread(site.launch)
+        await asyncio.to_thread(until_met, lambda: is_back(docker, good), 90)
+        last = (await asyncio.to_thread(site.history))[0]
+        assert last["outcome"] in ("recovered", None), last
+        assert await asyncio.to_thread(site.end) == 0
+
+
+def is_back(engine: Engine, image: str) -> bool:
+    """Whether that image runs, and nothing is left of what was tried before."""
+    rows = engine.docker("ps", "--all", "--no-trunc", "--format", "{{.Names}} {{.State}}")
+    if rows != "web running":
+        return False
+    return engine.docker("inspect", "--format", "{{.Image}}", "web") == image
