@@ -16,8 +16,8 @@ UNIT = """
 StartLimitIntervalSec=0
 [Service]
 Type=exec
-ExecStartPre=/bin/sleep 1
-ExecStart=/bin/sh -c "echo x >> /tmp/starts; exec /bin/busybox httpd -f -p 127.0.0.1:{port} -h /etc"
+ExecStartPre=/bin/sh -c "echo x >> /tmp/starts; sleep 1"
+ExecStart={command}
 """
 
 
@@ -47,7 +47,8 @@ def test_a_killed_unit_is_restarted_once_though_prunella_is_killed_meanwhile(
     site: Site, machine: Systemd
 ) -> None:
     port = free_port()
-    machine.write_unit("shop.service", UNIT.format(port=port))
+    command = f"/bin/busybox httpd -f -p 127.0.0.1:{port} -h /etc"
+    machine.write_unit("shop.service", UNIT.format(command=command))
     machine.systemctl("start", "shop")
     probe = f'    probes: [{{kind: http, url: "http://127.0.0.1:{port}/passwd"}}]\n'
     watch(site, machine, "shop.service", probe)
@@ -62,8 +63,7 @@ def test_a_killed_unit_is_restarted_once_though_prunella_is_killed_meanwhile(
 def test_a_unit_is_scaled_once_though_prunella_is_killed_meanwhile(
     site: Site, machine: Systemd
 ) -> None:
-    slow = UNIT.replace("/bin/busybox httpd -f -p 127.0.0.1:{port} -h /etc", "sleep infinity")
-    machine.write_unit("app@.service", slow)
+    machine.write_unit("app@.service", UNIT.format(command="/bin/sleep infinity"))
     machine.systemctl("start", "app@1")
     watch(site, machine, "app@1.service", "    scale: {min: 1, max: 3}\n")
     order = {"action": "scale-up", "reason": "a test", "wait": False}

@@ -31,9 +31,14 @@ def shell(script: str, *lines: str) -> str:
     return "\n".join(["[Service]", f'ExecStart=/bin/sh -c "{quoted}"', *lines, ""])
 
 
-COUNTED = "[Unit]\nStartLimitIntervalSec=0\n" + shell(
-    "echo x >> /tmp/starts; exec sleep infinity", "ExecStopPost=/bin/sleep 0.2"
-)
+COUNTED = """
+[Unit]
+StartLimitIntervalSec=0
+[Service]
+ExecStartPre=/bin/sh -c "echo x >> /tmp/starts"
+ExecStart=/bin/sleep infinity
+ExecStopPost=/bin/sleep 0.2
+"""
 
 
 class House:

@@ -7,6 +7,7 @@ import pytest
 
 from prunella.core.model import InstanceState
 from prunella.platforms._systemd_state import Unit, read
+from prunella.platforms._systemd_units import _Known
 
 RUNNING, EXITED, STOPPED = InstanceState.RUNNING, InstanceState.EXITED, InstanceState.STOPPED
 EXIT, KILL, DUMP = 1, 2, 3
@@ -15,7 +16,7 @@ BEFORE, AFTER = LEFT - 1, LEFT + 1  # when the main process ended, as seen from 
 
 
 def unit(active: str, result: str = "success", **fields: Any) -> Unit:
-    shop = Unit("shop.service", "loaded", active, "", "ab", result, "simple", began_us=BEGAN)
+    shop = Unit("shop.service", "loaded", active, "", "ab", result, began_us=BEGAN)
     return shop._replace(**fields)
 
 
@@ -35,7 +36,7 @@ ROWS = {
     "it starts": (unit("activating", sub="start"), RUNNING, ""),
     "a state of a newer systemd": (unit("refreshing"), RUNNING, ""),
     "its processes have ended, and that is how it is meant": (
-        unit("active", sub="exited", kind="oneshot"),
+        unit("active", sub="exited", rests=True),
         RUNNING,
         "",
     ),
@@ -137,17 +138,32 @@ ROWS = {
     ),
     "it has never run": (unit("inactive", run=""), STOPPED, "not started"),
     "it has done its work": (
-        ended("inactive", "success", BEFORE, EXIT, 0, kind="oneshot"),
+        ended("inactive", "success", BEFORE, EXIT, 0, rests=True),
         STOPPED,
         "stopped, exit code 0",
     ),
     "a socket starts it again when it is needed": (
-        ended("inactive", "success", BEFORE, EXIT, 0, triggered=True),
+        ended("inactive", "success", BEFORE, EXIT, 0, rests=True),
         STOPPED,
         "stopped, exit code 0",
     ),
     "it is being stopped": (unit("deactivating", left_us=LEFT), STOPPED, "stopped"),
     "it is ending by itself": (ended("deactivating", "exit-code", BEFORE, EXIT, 3), RUNNING, ""),
+    "it ended by itself, and its unit was told of that late": (
+        ended("failed", "exit-code", AFTER, EXIT, 3, asked=False),
+        EXITED,
+        "exit code 3",
+    ),
+    "it was stopped while it started, and ended badly": (
+        ended("failed", "exit-code", BEGAN + 5, EXIT, 1, left_us=0, asked=True),
+        STOPPED,
+        "stopped, exit code 1",
+    ),
+    "its watchdog ended it in the course of a job": (
+        ended("failed", "watchdog", AFTER, KILL, signal.SIGABRT, asked=True),
+        EXITED,
+        "its watchdog did not hear from it, killed by SIGABRT",
+    ),
     "between the two halves of a restart": (
         ended("inactive", "success", AFTER, KILL, signal.SIGTERM, job=7),
         STOPPED,
@@ -171,10 +187,47 @@ def test_properties_are_read_and_missing_ones_are_unset() -> None:
         "ActiveState": "active",
         "InvocationID": bytes.fromhex("0a1b"),
         "Job": (12, "/org/freedesktop/systemd1/job/12"),
-        "TriggeredBy": ["shop.socket"],
         "NRestarts": 3,
         "Unheard": "of",
     }
-    assert read("shop.service", told) == Unit(
-        "shop.service", active="active", run="0a1b", job=12, triggered=True, restart_count=3
+    assert read("shop.service", told, asked=True) == Unit(
+        "shop.service", active="active", run="0a1b", job=12, restart_count=3, asked=True
     )
+
+
+@pytest.mark.parametrize(
+    "told", [{"Type": "oneshot"}, {"RemainAfterExit": True}, {"TriggeredBy": ["shop.socket"]}]
+)
+def test_what_does_work_once_or_on_demand_rests_in_between(told: dict[str, Any]) -> None:
+    assert read("shop.service", told).rests
+    assert not read("shop.service", {"Type": "simple", "TriggeredBy": []}).rests
+
+
+@pytest.mark.parametrize(
+    ("told", "asked"),
+    [
+        ("active 0, failed 0", False),
+        ("active 0, deactivating 0, inactive 0", False),
+        ("active 5, deactivating 5, inactive 5, inactive 0", True),
+        ("active 5, deactivating 5, failed 0", True),
+        ("active 0, deactivating 5, failed 0", True),
+        ("active 0, failed 0, failed 7", False),
+        ("active 0, deactivating 0, deactivating 8, failed 0", True),
+        ("activating 5, deactivating 5, failed 0", False),
+        ("activating 5, deactivating 6, failed 0", True),
+        ("activating 5, activating 6, deactivating 6, failed 0", True),
+        ("activating 5, active 5, active 0, active 7, deactivating 7, failed 0", True),
+        ("active 5, reloading 5, deactivating 5, failed 0", False),
+        ("active 5, deactivating 5, inactive 5, activating 5, failed 0", False),
+        ("active 5, deactivating 5, inactive 5, activating 5, active 0", None),
+    ],
+)
+def test_who_was_there_knows_whether_a_unit_was_asked_to_end(
+    told: str,
+    asked: bool | None,  # noqa: FBT001 - three values
+) -> None:
+    known = _Known("shop.service", "/shop", {"ActiveState": "active", "Job": (0, "/")})
+    for step in told.split(", "):
+        state, job = step.split()
+        known.hear({"ActiveState": state, "Job": (int(job), "/")})
+    assert known.asked is asked

@@ -1,10 +1,11 @@
 """What the properties of a service unit say of its run: pure, so that all cases fit in one table.
 
 systemd's ``failed`` and ``inactive`` do not say who ended a run: a service that exits with 1 when
-it is asked to stop has failed, and one that ends with 0 in the middle of its work is inactive. The
-order of two moments says it: a process that ends by itself does so before its unit leaves
-``active``, and one that is stopped on purpose after that. Who resets a failed unit has seen it:
-from then on it counts as stopped on purpose.
+it is asked to stop has failed, and one that ends with 0 in the middle of its work is inactive. Who
+was there knows: a stop is a job, and an end of its own is not. Who was not there can tell by the
+order of two moments: a process that ends by itself does so before its unit leaves ``active``, and
+one that is stopped after that. Who resets a failed unit has seen it: from then on it counts as
+stopped on purpose.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ class Unit(NamedTuple):
         left_us: when it last left ``active``.
         exited_us: when the main process of this run ended, where there is a main process.
         job: the number of a job that waits or works on it; 0: none.
-        triggered: a socket, a timer or a path starts it when there is something to do.
+        asked: it has left ``active`` in the course of a job, such as a stop, or has not; None:
+            nobody was there.
+        rests: that it is inactive is no fault: it has done its work, or something starts it when
+            there is some.
     """
 
     name: str
@@ -53,14 +57,14 @@ class Unit(NamedTuple):
     sub: str = ""
     run: str = ""
     result: str = ""
-    kind: str = ""
     exit_kind: int = 0
     exit_status: int = 0
     began_us: int = 0
     left_us: int = 0
     exited_us: int = 0
     job: int = 0
-    triggered: bool = False
+    asked: bool | None = None
+    rests: bool = False
     main_pid: int = 0
     restart_count: int = 0
     group: str = ""
@@ -82,7 +86,6 @@ _NAMES = {
     "ActiveState": "active",
     "SubState": "sub",
     "Result": "result",
-    "Type": "kind",
     "ExecMainCode": "exit_kind",
     "ExecMainStatus": "exit_status",
     "InactiveExitTimestampMonotonic": "began_us",
@@ -92,17 +95,22 @@ _NAMES = {
     "NRestarts": "restart_count",
     "ControlGroup": "group",
 }
-PROPERTIES = frozenset({*_NAMES, "InvocationID", "Job", "Restart", "TriggeredBy"})
+PROPERTIES = frozenset(
+    {*_NAMES, "InvocationID", "Job", "RemainAfterExit", "Restart", "Type", "TriggeredBy"}
+)
+UP = frozenset({"active", "activating", "reloading", "refreshing"})
 
 
-def read(name: str, properties: Mapping[str, Any]) -> Unit:
+def read(name: str, properties: Mapping[str, Any], *, asked: bool | None = None) -> Unit:
     """The unit that these properties describe; those that are missing count as unset."""
     fields = {field: properties[key] for key, field in _NAMES.items() if key in properties}
     return Unit(
         name,
         run=bytes(properties.get("InvocationID", b"")).hex(),
         job=properties.get("Job", (0,))[0],
-        triggered=bool(properties.get("TriggeredBy")),
+        asked=asked,
+        rests=properties.get("Type") == "oneshot"
+        or bool(properties.get("RemainAfterExit") or properties.get("TriggeredBy")),
         **fields,
     )
 
@@ -122,7 +130,7 @@ def _state(unit: Unit) -> InstanceState:
 
 
 def _is_fault(unit: Unit) -> bool:
-    if unit.active == "inactive" and (unit.kind == "oneshot" or unit.triggered):
+    if unit.active == "inactive" and unit.rests:
         return False
     return _ended_by_itself(unit) and (unit.active == "failed" or _ended_well(unit))
 
@@ -130,6 +138,8 @@ def _is_fault(unit: Unit) -> bool:
 def _ended_by_itself(unit: Unit) -> bool:
     if unit.result in _FAULTS:
         return True
+    if unit.asked is not None:
+        return not unit.asked
     was_up = unit.left_us >= unit.began_us
     if not was_up or not unit.exited_us:
         return unit.active == "failed"  # died while it started, or without a main process

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 from prunella.core.model import Instant
 from prunella.errors import PermanentError, TransientError
 from prunella.platforms._systemd_bus import Bus, LostError, Signal, name_at, path_of, plain
-from prunella.platforms._systemd_state import PROPERTIES, Unit, read
+from prunella.platforms._systemd_state import PROPERTIES, UP, Unit, read
 from prunella.ports import Clock
 
 _WAIT_S = 30.0  # for some thousands of units to be read on a busy machine
@@ -241,7 +241,7 @@ class Units:
         if watch not in known.watches:
             known.watches.append(watch)
             watch.known.append(known)
-        known.values |= known.news_in(properties)
+        known.see(properties)
         self._settle(known)
 
     def _hear(self, signal: Signal) -> None:
@@ -266,7 +266,7 @@ class Units:
             if "ActiveState" in changed and changed["ActiveState"].value != "inactive":
                 self._meet(name_at(path))
             return
-        known.values |= plain({key: changed[key] for key in PROPERTIES & changed.keys()})
+        known.hear(plain({key: changed[key] for key in PROPERTIES & changed.keys()}))
         if not known.is_changing:
             # Later: one change comes in several signals, and is judged when all have been heard.
             # A unit that systemd restarts is shown as failed for a moment.
@@ -294,7 +294,7 @@ class Units:
             self._settle(known)
 
     def _settle(self, known: _Known) -> None:
-        before, known.unit = known.unit, read(known.name, known.values)
+        before, known.unit = known.unit, read(known.name, known.values, asked=known.asked)
         if known.unit == before:
             return
         # Once each, also who watches it by its name and by its template.
@@ -308,6 +308,8 @@ class _Known:
 
     Attributes:
         is_changing: something was told that has still to be judged.
+        asked: see ``Unit.asked``.
+        own_job: the job that starts or reloads it now; that it ends meanwhile was not asked for.
     """
 
     name: str
@@ -315,17 +317,38 @@ class _Known:
     values: dict[str, Any] = field(default_factory=dict[str, Any])
     unit: Unit | None = None
     is_changing: bool = False
+    asked: bool | None = None
+    own_job: int = 0
     watches: list[_Watch] = field(default_factory=list["_Watch"])
 
-    def news_in(self, properties: Mapping[str, Any]) -> dict[str, Any]:
-        """What a fresh reading adds: systemd forgets a unit that is inactive, and we do not."""
+    def hear(self, news: Mapping[str, Any]) -> None:
+        """Take in what a signal tells of it, each step of a change in its turn."""
+        before, job_before = self.values.get("ActiveState"), self.values.get("Job", (0,))[0]
+        self.values |= news
+        after, job = self.values["ActiveState"], self.values["Job"][0]
+        if after in UP:
+            self.asked = None
+            if after != before:
+                self.own_job = 0 if after == "active" else job  # what starts or reloads it
+        elif before in UP:
+            self.asked = job not in (0, self.own_job)
+        elif after == "deactivating" and job not in (0, job_before):
+            self.asked = True
+
+    def see(self, properties: Mapping[str, Any]) -> None:
+        """Take in all properties: systemd forgets a unit that is inactive, and we do not."""
         news = {key: properties[key] for key in PROPERTIES & properties.keys()}
-        if self.unit is not None and self.unit.group and not news.get("ControlGroup"):
-            news.pop("ControlGroup", None)
-        forgotten = not news.get("InvocationID") and news.get("ActiveState") == "inactive"
-        if forgotten and self.unit is not None and self.unit.active == "inactive":
-            return {"LoadState": news["LoadState"]}
-        return news
+        before, after = self.values.get("ActiveState"), news["ActiveState"]
+        if before == after == "inactive" and not news["InvocationID"]:
+            self.values["LoadState"] = news["LoadState"]
+            return
+        if not news["ControlGroup"] and self.values.get("ControlGroup"):
+            del news["ControlGroup"]
+        same = news["InvocationID"] == self.values.get("InvocationID")
+        missed = before in UP and after in {"failed", "inactive"}
+        self.hear(news)
+        if missed or not same:
+            self.asked = None  # a job may have come and gone since
 
 
 @dataclass(eq=False, slots=True)
