@@ -21,7 +21,7 @@ from tests.platforms.systemd_house import (
 )
 
 from prunella.core.model import Epoch, FactKind, InstanceState
-from prunella.errors import TransientError
+from prunella.errors import PermanentError, TransientError
 from prunella.platforms.systemd import SystemdPlatform
 
 
@@ -76,6 +76,36 @@ async def test_a_bus_that_was_never_there_is_said_to_be(house: House, tmp_path: 
     platform = house.build(bus=f"unix:path={tmp_path}/nothing")
     with pytest.raises(TransientError, match=r"no bus at .*nothing: No such file"):
         await platform.observe()
+
+
+@pytest.mark.parametrize(
+    ("says", "error", "words"),
+    [
+        (b"HTTP/1.0 400 Bad Request\r\n\r\n", TransientError, "talks no D-Bus"),
+        (b"", TransientError, "talks no D-Bus"),
+        (b"REJECTED EXTERNAL\r\n", PermanentError, "lets us not in"),
+    ],
+)
+async def test_a_socket_that_is_no_bus_is_said_to_be_none(
+    house: House, tmp_path: Path, says: bytes, error: type[Exception], words: str
+) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(says)
+        await writer.drain()
+        if says:
+            await reader.read()
+        writer.close()
+
+    async with await asyncio.start_unix_server(answer, tmp_path / "odd"):
+        with pytest.raises(error, match=words):
+            await house.build(bus=f"unix:path={tmp_path}/odd").observe()
+        await house.close()
+
+
+async def test_an_address_that_cannot_be_one_is_an_error(house: House) -> None:
+    with pytest.raises(PermanentError, match="no address of a bus"):
+        await house.build(bus="unix:path=/with blank").observe()
 
 
 async def test_a_cut_bus_is_used_again_at_once(house: House, proxy: BusProxy, until: Until) -> None:

@@ -89,7 +89,7 @@ class Bus:
             PermanentError: it must not be used, or there can be no bus at such an address.
         """
         await asyncio.to_thread(import_module, "dbus_fast.aio")  # slow: not on the event loop
-        from dbus_fast import AuthError, InvalidAddressError  # noqa: PLC0415
+        from dbus_fast import InvalidAddressError  # noqa: PLC0415
         from dbus_fast.aio import MessageBus  # noqa: PLC0415
 
         try:
@@ -97,15 +97,17 @@ class Bus:
                 return cls(await MessageBus(bus_address=address).connect())
         except TimeoutError:
             raise TransientError(f"the bus at {address} does not answer") from None
-        except (AuthError, PermissionError) as error:
-            raise PermanentError(f"no right to use the bus at {address}: {error}") from error
         except InvalidAddressError as error:
             raise PermanentError(f"{address} is no address of a bus: {error}") from error
+        except PermissionError as error:
+            raise PermanentError(f"no right to use the bus at {address}: {error}") from error
+        except (EOFError, ValueError) as error:  # AuthError is one of them
+            if "REJECTED" in str(error):
+                raise PermanentError(f"the bus at {address} lets us not in: {error}") from error
+            raise TransientError(f"what is at {address} talks no D-Bus: {error}") from error
         except OSError as error:
             reason = error.strerror or error
             raise TransientError(f"no bus at {address}: {reason}; is systemd running?") from error
-        except EOFError:
-            raise TransientError(f"the bus at {address} hangs up") from None
 
     @property
     def alive(self) -> bool:
