@@ -48,7 +48,7 @@ def command(
     """
     import asyncio  # noqa: PLC0415 - slow
 
-    from prunella.config import ConfigFaults, parse, written  # noqa: PLC0415
+    from prunella.config import written  # noqa: PLC0415
 
     _terminal.keep_log_out()
     plugin = _plugin(platform)
@@ -56,14 +56,11 @@ def command(
         _refuse_to_overwrite(output)
     with _terminal.waiting(f"looking at what runs on {platform}"):
         drafts = asyncio.run(_survey(plugin))
+    file = output or Path(_USUAL)
+    drafts = [draft for draft in drafts if _can_be_read_back(plugin.kind, draft, file)]
     if not drafts:
         raise PrunellaError(f"nothing runs on {platform} that could be looked after")
-    file = output or Path(_USUAL)
     text = written(plugin.kind, drafts, str(file))
-    try:
-        parse(text, file)
-    except ConfigFaults as error:
-        raise PrunellaError(f"what was found cannot be written down:\n{error}") from error
     if output is None:
         _terminal.say(*text.splitlines())
         return
@@ -93,6 +90,18 @@ async def _survey(plugin: PlatformPlugin) -> Sequence[Draft]:
             return await plugin.survey()
     except TimeoutError:
         raise PrunellaError(f"{plugin.kind} did not answer within {_SURVEY_S:g} s") from None
+
+
+def _can_be_read_back(kind: str, draft: Draft, file: Path) -> bool:
+    """Whether it makes a valid service; one that does not is no reason to leave out the others."""
+    from prunella.config import ConfigFaults, parse, written  # noqa: PLC0415 - slow
+
+    try:
+        parse(written(kind, [draft], str(file)), file)
+    except ConfigFaults as error:
+        _terminal.complain(f"left out {draft.id}: {error.faults[0].message}")
+        return False
+    return True
 
 
 def _refuse_to_overwrite(file: Path) -> None:

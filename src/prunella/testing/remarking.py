@@ -109,6 +109,7 @@ async def _survey() -> Sequence[Draft]:
         Draft("Shop", {}, note="the same name again,\nin capitals \x1b[31m"),
         Draft("//", {"replicas": 2}, scale={"min": 1, "max": 4}),
         Draft("x" * 80, {}, probes=[{"kind": "tcp", "port": 80}]),
+        Draft("paint", {"colour": "red"}),
     ]
 
 
