@@ -132,7 +132,7 @@ class DebtRecord(Wire):
         extended_count: how often the symptom came back when it was taken away.
     """
 
-    service: str
+    service_id: str
     kind: str
     before: int
     granted: int

@@ -28,7 +28,7 @@ SYSTEM_FIELDS = {
 }  # fmt: skip
 DECISION_FIELDS = {"id", "serviceId", "timestamp", "reason", "detail", "symptom", "guards"}
 HOLD_FIELDS = {"serviceId", "owner", "reason", "placed", "expires"}
-DEBT_FIELDS = {"service", "kind", "before", "granted", "due", "extendedCount", "actionId"}
+DEBT_FIELDS = {"serviceId", "kind", "before", "granted", "due", "extendedCount", "actionId"}
 WHY_FIELDS = {"service", "now", "vetoes", "nextLook", "holds", "remarks", "decisions"}
 LIST_FIELDS = {"items", "next"}
 
@@ -107,7 +107,7 @@ def test_items_of_a_list_have_the_fields_of_one(
 def test_debts_are_listed_with_these_fields(client: httpx.Client, served: Any) -> None:
     served.orchestrator.owed = [
         DebtRecord(
-            service="web", kind="scale-up", before=2, granted=4, extended_count=1, action_id="7",
+            service_id="web", kind="scale-up", before=2, granted=4, extended_count=1, action_id="7",
             due=datetime(2026, 1, 1, tzinfo=UTC),
         )
     ]  # fmt: skip

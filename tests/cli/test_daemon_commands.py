@@ -203,7 +203,7 @@ def test_debt_shows_what_is_still_to_be_taken_back(
     assert prunella("debt").stdout == "nothing is to be taken back\n"
     orchestrator.owed = [
         DebtRecord(
-            service="web", kind="scale-up", before=2, granted=4, extended_count=1, action_id="7",
+            service_id="web", kind="scale-up", before=2, granted=4, extended_count=1, action_id="7",
             due=datetime(2026, 1, 1, 12, 10, tzinfo=UTC),
         )
     ]  # fmt: skip

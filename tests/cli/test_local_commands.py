@@ -108,7 +108,7 @@ def test_history_from_the_store_speaks_to_people_too(alone: Any, filled: str) ->
 
 def test_debts_are_read_from_the_store_when_no_daemon_answers(alone: Any, filled: str) -> None:
     (debt,) = json.loads(alone("debt", "--json").stdout)
-    assert (debt["service"], debt["kind"]) == ("db", "scale-up")
+    assert (debt["serviceId"], debt["kind"]) == ("db", "scale-up")
     assert (debt["before"], debt["granted"], debt["extendedCount"]) == (2, 4, 0)
     assert "scale-up 2 → 4" in alone("debt", "--store", filled).stdout
 

@@ -89,7 +89,7 @@ async def test_debts_of_an_earlier_run_are_listed_and_what_is_due_first_comes_fi
             await scale_up(store, name, due, epoch=epoch)
     async with SelfHealingOrchestrator(config_of(), store=url) as orchestrator:
         sooner, later = await orchestrator.debts()
-    assert (sooner.service, later.service) == ("sooner", "later")
+    assert (sooner.service_id, later.service_id) == ("sooner", "later")
     assert (sooner.kind, sooner.before, sooner.granted) == ("scale-up", 2, 4)
     assert 590 < (sooner.due - now.wall).total_seconds() < 610
     assert sooner.extended_count == 0

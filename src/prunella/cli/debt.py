@@ -52,7 +52,7 @@ async def _read(store: Store) -> Debts:
 
 def _row(debt: dict[str, Any]) -> tuple[str, ...]:
     return (
-        debt["service"],
+        debt["serviceId"],
         f"{debt['kind']} {debt['before']} → {debt['granted']}",
         _terminal.moment(debt["due"]),
         str(debt["extendedCount"]),

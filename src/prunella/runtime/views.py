@@ -74,7 +74,7 @@ def to_debts(owed: Mapping[ServiceId, Sequence[Debt]], now: Stamp) -> list[DebtR
     """All debts in one list; what is due first comes first."""
     found = [
         DebtRecord(
-            service=service,
+            service_id=service,
             kind=debt.kind.value,
             before=debt.before,
             granted=debt.granted,
@@ -85,7 +85,7 @@ def to_debts(owed: Mapping[ServiceId, Sequence[Debt]], now: Stamp) -> list[DebtR
         for service, debts in owed.items()
         for debt in debts
     ]
-    return sorted(found, key=lambda debt: (debt.due, debt.service, debt.kind))
+    return sorted(found, key=lambda debt: (debt.due, debt.service_id, debt.kind))
 
 
 def to_decision(entry: Entry) -> DecisionRecord:
