@@ -39,8 +39,23 @@ async def names(platform: SystemdPlatform) -> list[str]:
     return [instance.id for instance in (await platform.observe()).instances]
 
 
-async def test_an_instance_has_the_processes_of_its_control_group(house: House) -> None:
-    platform = await house.running(shell("sleep 1000 & exec sleep 2000"))
+# One process in the unit's own control group, and one in a group below it.
+GROUPS = """
+root=/sys/fs/cgroup
+if test -d $root/unified; then root=$root/unified; fi
+group=$root$(sed -n s/^0:://p /proc/self/cgroup)
+mkdir $group/below
+sleep 1000 &
+echo $! > $group/below/cgroup.procs
+exec sleep 2000
+"""
+
+
+async def test_an_instance_has_the_processes_of_its_control_group_and_those_below(
+    house: House,
+) -> None:
+    script = "; ".join(GROUPS.strip().splitlines()).replace("$", "$$").replace("&;", "&")
+    platform = await house.running(shell(script, "Delegate=yes"))
 
     async def commands() -> list[str]:
         return sorted([Process(pid).cmdline()[1] for pid in (await look(platform)).pids])
