@@ -261,13 +261,12 @@ class SystemdPlatform:
         found: dict[str, Unit] = {}
         for watched in self._watched:
             for unit in await self._open().units(watched, anew=anew):
-                counts = NUMBERED.fullmatch(unit.name) and self._is_there(unit)
-                if watched == self._own or counts:
+                if watched == self._own or (NUMBERED.fullmatch(unit.name) and self._is_there(unit)):
                     found[unit.name] = unit
         for unit in found.values():
             if unit.load == "not-found" and not unit.run:
                 raise PermanentError(f"systemd knows no unit {unit.name}")
-        return sorted(found.values(), key=_number)
+        return sorted(found.values(), key=_number) if self._head else list(found.values())
 
     def _state(self, unit: Unit) -> InstanceState:
         downed = unit.state is InstanceState.STOPPED and self._downed.has(unit.name, unit.run)
@@ -283,7 +282,7 @@ class SystemdPlatform:
             state,
             unit.run,
             unit.detail if state is unit.state else "a restart has not brought it up again",
-            tuple(sorted(pids, key=lambda pid: (pid != unit.main_pid, pid))),
+            pids if len(pids) < 2 else _main_first(pids, unit.main_pid),
             restart_count=unit.restart_count,
         )
 
@@ -315,6 +314,10 @@ class SystemdPlatform:
     def _say(self, kind: FactKind, unit: Unit) -> None:
         now = self._context.clock.now()
         self._context.on_fact(Fact(kind, InstanceId(unit.name), now, unit.detail))
+
+
+def _main_first(pids: tuple[int, ...], main_pid: int) -> tuple[int, ...]:
+    return tuple(sorted(pids, key=lambda pid: (pid != main_pid, pid)))
 
 
 def _number(unit: Unit) -> int:
