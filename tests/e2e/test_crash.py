@@ -137,6 +137,7 @@ def all_of(
     sites: Callable[[Path], Site], folder: Path, lives: list[tuple[str, ...]]
 ) -> dict[str, str]:
     """Go through all lives, a few at once; what went wrong, by life."""
+    effects()  # read before there are threads: Python 3.11 cannot parse in several at once
     todo = [(sites(folder / str(number)), life) for number, life in enumerate(lives)]
 
     def one(site: Site, life: tuple[str, ...]) -> str:

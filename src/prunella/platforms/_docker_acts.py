@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import islice
 
 from prunella.core.model import Action, InstanceState, Instant, ServiceId, Status
@@ -148,7 +149,7 @@ class Acts:
 
     async def scale(self, action: Action) -> None:
         assert action.replicas is not None
-        places = self._crew.places(self._roster)
+        places = await self._present()
         if len(places) == action.replicas:
             return
         if action.before and action.before != str(len(places)):
@@ -157,6 +158,13 @@ class Acts:
             await self._add(places, action.replicas)
         else:
             await self._take_away(places, len(places) - max(1, action.replicas))
+
+    async def _present(self) -> list[Place]:
+        """The replicas there are now: that one of them has gone may still be on its way to us."""
+        for place in self._crew.places(self._roster):
+            with suppress(MissingError):
+                await self._roster.look(place.row.id, anew=True)
+        return self._crew.places(self._roster)
 
     async def _add(self, places: Sequence[Place], replicas: int) -> None:
         api = self._roster.api
