@@ -40,7 +40,7 @@ async def watched(
     defaults = {
         "interval": "100ms",
         "grace": "3s",
-        "verify": {"soak": "500ms", "rollback_soak": "500ms", "deadline": "10s"},
+        "verify": {"soak": "500ms", "rollback_soak": "500ms", "deadline": "30s"},
         "guards": {"backoff": {"base": "50ms", "cap": "400ms"}, "budget": {"actions": 20}},
     }
     config = from_mapping(
