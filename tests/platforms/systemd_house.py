@@ -90,11 +90,14 @@ async def look(platform: SystemdPlatform) -> Instance:
     return instance
 
 
-async def look_until(platform: SystemdPlatform, state: InstanceState) -> Instance:
+async def look_until(
+    platform: SystemdPlatform, state: InstanceState, detail: str | None = None
+) -> Instance:
+    """Look until it is so; no detail means any."""
     async with asyncio.timeout(10):
         while (  # noqa: ASYNC110 - systemd is another process
             instance := await look(platform)
-        ).state is not state:
+        ).state is not state or detail not in (None, instance.detail):
             await asyncio.sleep(0.005)
     return instance
 

@@ -81,8 +81,7 @@ async def test_what_somebody_stops_is_stopped_however_it_ends(house: House, code
     script = f"trap 'exit {code}' TERM; systemd-notify --ready; while :; do sleep 0.01; done"
     platform = await house.running(shell(script, "Type=notify", "NotifyAccess=all"))
     await house.systemctl("stop", "shop")
-    stopped = await look_until(platform, STOPPED)
-    assert stopped.detail == f"stopped, exit code {code}"
+    await look_until(platform, STOPPED, f"stopped, exit code {code}")
     assert house.told() == [FactKind.CHANGED]
 
 
@@ -110,7 +109,7 @@ async def test_what_somebody_resets_is_stopped_on_purpose(house: House) -> None:
     platform = await house.running(shell("exit 3"))
     await look_until(platform, EXITED)
     await house.systemctl("reset-failed", "shop")
-    assert (await look_until(platform, STOPPED)).detail == "stopped, exit code 3"
+    await look_until(platform, STOPPED, "stopped, exit code 3")
 
 
 async def test_a_restart_by_systemd_is_no_end_and_is_counted(house: House, until: Until) -> None:
