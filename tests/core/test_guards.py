@@ -121,6 +121,19 @@ def test_no_guard_refuses_for_less(what: str) -> None:
     assert decide(but(LESS[what])).reason is Reason.HEAL
 
 
+@pytest.mark.parametrize(
+    ("irreversible", "kind"), [((), ActionKind.ROLLBACK), (("v2*",), ActionKind.RESTART)]
+)
+def test_a_fresh_version_that_cannot_be_left_is_healed_like_any_other(
+    irreversible: tuple[str, ...], kind: ActionKind
+) -> None:
+    both = {ActionKind.RESTART: Scope.INSTANCE, ActionKind.ROLLBACK: Scope.SERVICE}
+    changes = {"policy": Policy(irreversible=irreversible), "capabilities": both}
+    action = decide(but(changes, RELEASED)).action
+    assert action is not None
+    assert action.kind is kind
+
+
 def test_an_instance_that_the_platform_does_not_know_is_no_target() -> None:
     stranger = Action(ActionKind.RESTART, CLEAR.service, instance=InstanceId("9"))
     assert [veto.guard for veto in vet(CLEAR, stranger)] == ["target"]

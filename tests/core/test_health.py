@@ -199,3 +199,13 @@ def test_what_is_slow_while_a_resource_is_at_its_limit_is_saturated() -> None:
     assert found.symptom is not None
     assert (found.symptom.kind, found.symptom.saturated) == (SymptomKind.SLOW, True)
     assert busy.load == pytest.approx(1.2)
+
+
+def test_load_is_a_mean_of_the_newest_measurements() -> None:
+    vitals = FRESH
+    loads: list[float] = []
+    for load in (1.0, 1.0, 0.0, 0.5):
+        vitals = fold(vitals, Observation(Verdict.PASS, Instant(0.0), 0.01, load=load), POLICY)
+        assert vitals.load is not None
+        loads.append(vitals.load)
+    assert loads == pytest.approx([1.0, 1.0, 0.8, 0.74])
