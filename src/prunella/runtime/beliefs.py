@@ -139,6 +139,7 @@ class Beliefs:
             ProbeKey(index, instance.id)
             for index in self._per_instance
             for instance in status.instances
+            if instance.state is InstanceState.RUNNING  # nothing else answers, nor is well
         }
         for key in [key for key in self.vitals if key.instance and key not in present]:
             del self.vitals[key]
