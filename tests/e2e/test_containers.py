@@ -194,3 +194,60 @@ def is_back(engine: Engine, image: str) -> bool:
     if rows != "web running":
         return False
     return engine.docker("inspect", "--format", "{{.Image}}", "web") == image
+
+
+SWARM_CONFIG = """
+store: sqlite:///prunella.db
+state_dir: ./state
+api: {{listen: 127.0.0.1:{api}}}
+defaults:
+  interval: 100ms
+  grace: 2s
+  verify: {{soak: 500ms, deadline: 30s}}
+services:
+  shop:
+    platform: swarm
+    swarm: {{service: web, host: "{host}", timeout: 5s}}
+    scale: {{min: 1, max: 3}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("action", "before", "after"), [("restart", "0 1", "1 1"), ("scale-up", "0 1", "0 2")]
+)
+@pytest.mark.parametrize("takes_effect", [True, False], ids=["done", "not-done"])
+async def test_a_swarm_service_is_changed_once_though_prunella_is_killed_meanwhile(
+    swarm: Engine,
+    site: Site,
+    tmp_path: Path,
+    action: str,
+    before: str,
+    after: str,
+    takes_effect: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    make_image(swarm, "shop:1")
+    swarm.docker("service", "create", "--name", "web", "--replicas", "1", "shop:1")
+    form = "{{.Spec.TaskTemplate.ForceUpdate}} {{.Spec.Mode.Replicated.Replicas}}"
+    async with proxied(swarm.socket, tmp_path / "proxy.sock") as proxy:
+        text = SWARM_CONFIG.format(api=site.api, host=proxy.host)
+        (site.folder / "prunella.yaml").write_text(text)
+        await asyncio.to_thread(site.start)
+        fault = Fault("POST /services/[^/]+/update", b"", takes_effect)
+        proxy.faults.append(fault)
+        order = {"action": action, "reason": "a test", "wait": False}
+        told = await asyncio.to_thread(site.ask, "POST", "/api/v1/services/shop/heal", order)
+        assert told is not None
+        await until(lambda: fault not in proxy.faults or fault.done)
+        assert await asyncio.to_thread(site.end, signal.SIGKILL) == -signal.SIGKILL
+        proxy.faults.clear()
+        await asyncio.to_thread(site.launch)
+
+        def over() -> list[dict[str, Any]]:
+            return [one for one in site.history() if one["outcome"] is not None]
+
+        (one,) = await asyncio.to_thread(until_met, over, 90)
+        there = swarm.docker("service", "inspect", "--format", form, "web")
+        assert (one["outcome"], there) == (
+            ("recovered", after) if takes_effect else ("interrupted", before)
+        )
+        assert await asyncio.to_thread(site.end) == 0
