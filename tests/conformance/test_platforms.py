@@ -84,6 +84,14 @@ async def settled(bench: Bench, count: int) -> Status:
             await asyncio.sleep(0.02)
 
 
+async def counted(bench: Bench, count: int) -> None:
+    """Really so many: one that has just been forked is not known by its environment yet."""
+    assert bench.count is not None, "what can be scaled can be counted"
+    async with asyncio.timeout(10):
+        while await bench.count() != count:  # noqa: ASYNC110 - it cannot be told
+            await asyncio.sleep(0.02)
+
+
 def scaled(kind: ActionKind, before: int, replicas: int) -> Action:
     return Action(kind, SERVICE, replicas=replicas, before=str(before))
 
@@ -175,8 +183,7 @@ async def test_scaling_up_adds_instances_and_leaves_the_present_ones_alone(scala
     status = await settled(scalable, 2)
     assert before.identity in [instance.identity for instance in status.instances]
     assert len({instance.id for instance in status.instances}) == len(status.instances)
-    assert scalable.count is not None
-    assert await scalable.count() == 2
+    await counted(scalable, 2)
 
 
 async def test_scaling_to_a_number_that_is_there_does_nothing(scalable: Bench) -> None:
@@ -186,8 +193,7 @@ async def test_scaling_to_a_number_that_is_there_does_nothing(scalable: Bench) -
     await scalable.platform.execute(action, epoch=Epoch(1))
     twice = await settled(scalable, 2)
     assert [i.identity for i in twice.instances] == [i.identity for i in once.instances]
-    assert scalable.count is not None
-    assert await scalable.count() == 2
+    await counted(scalable, 2)
 
 
 async def test_what_was_added_can_be_taken_away_again(scalable: Bench) -> None:
@@ -199,8 +205,7 @@ async def test_what_was_added_can_be_taken_away_again(scalable: Bench) -> None:
     await scalable.platform.execute(scaled(ActionKind.SCALE_DOWN, 2, 1), epoch=Epoch(1))
     (left,) = (await settled(scalable, 1)).instances
     assert left.identity == first.identity
-    assert scalable.count is not None
-    assert await scalable.count() == 1
+    await counted(scalable, 1)
     assert [fact for fact in scalable.facts if fact.kind is FactKind.EXITED] == []
 
 

@@ -35,7 +35,7 @@ async def test_a_restart_that_took_place_is_not_done_again_whatever_is_answered(
     dock: DockerBed, answer: bytes
 ) -> None:
     await dock.run("--stop-timeout", "1")
-    platform = dock.build(timeout=0.5)
+    platform = dock.build(timeout=2.0)
     before = await one_of(platform)
     dock.proxy.faults.append(Fault(RESTART, answer))
     await platform.execute(restart_of(before), epoch=EPOCH)
@@ -63,7 +63,7 @@ async def test_a_restart_that_did_not_take_place_is_an_error_and_leaves_the_run_
     dock: DockerBed, answer: bytes | None, error: type[Exception] | None
 ) -> None:
     await dock.run("--stop-timeout", "1")
-    platform = dock.build(timeout=0.5)
+    platform = dock.build(timeout=2.0)
     before = await one_of(platform)
     dock.proxy.faults.append(Fault(RESTART, answer, takes_effect=False))
     with pytest.raises(error or TransientError):
@@ -85,7 +85,7 @@ async def test_an_engine_that_stops_answering_is_noticed_while_nothing_happens(
     dock: DockerBed,
 ) -> None:
     await dock.run()
-    platform = dock.build(timeout=0.5)
+    platform = dock.build(timeout=2.0)
     await one_of(platform)
     dock.proxy.frozen = True
     error = await blinded(platform)
@@ -112,7 +112,7 @@ async def test_nonsense_is_an_error_and_not_an_answer(
 ) -> None:
     await dock.run()
     dock.proxy.faults.append(Fault(f"GET {path}", answer, takes_effect=False, times=10**6))
-    platform = dock.build(timeout=0.5)
+    platform = dock.build(timeout=2.0)
     with pytest.raises(TransientError):
         await platform.observe()
     dock.proxy.faults.clear()
@@ -258,7 +258,7 @@ async def test_a_replica_that_was_made_without_being_told_is_not_left_behind(
     dock: DockerBed, answer: bytes
 ) -> None:
     await dock.run()
-    platform = dock.build(timeout=0.5)
+    platform = dock.build(timeout=2.0)
     await platform.observe()
     dock.proxy.faults.append(Fault("POST /containers/create", answer))
     with pytest.raises(TransientError):
