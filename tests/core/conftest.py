@@ -33,6 +33,7 @@ from prunella.testing.clock import SimClock
 
 NOW = Instant(100_000.0)
 HELD = Hold(None, "ops", "deploy", SimClock().stamp())
+ONE = Status((Instance(InstanceId("0"), InstanceState.RUNNING, "r0"),), 1)
 CLEAR = Snapshot(
     service=ServiceId("web"),
     policy=Policy(),
@@ -41,7 +42,7 @@ CLEAR = Snapshot(
     diagnosis=Diagnosis(
         Health.FAILED, Symptom(SymptomKind.HUNG, Health.FAILED, NOW, "3 checks in a row failed")
     ),
-    status=Status((Instance(InstanceId("0"), InstanceState.RUNNING, "r0"),), 1),
+    status=ONE,
     capabilities={ActionKind.RESTART: Scope.INSTANCE},
     now=NOW,
     fleet=FleetView(total=10),
@@ -66,7 +67,7 @@ RELEASED = replace(
     diagnosis=Diagnosis(
         Health.FAILED, Symptom(SymptomKind.ERRORING, Health.FAILED, NOW, "500 three times")
     ),
-    status=Status(CLEAR.status.instances if CLEAR.status else (), 1, "v2"),
+    status=ONE._replace(revision="v2"),
     capabilities={ActionKind.ROLLBACK: Scope.SERVICE},
     ledger=LedgerView(
         versions=(

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from tests.core.conftest import CLEAR, CROWDED, HELD, NOW, OWING, RELEASED, TWO, but, tries
+from tests.core.conftest import CLEAR, CROWDED, HELD, NOW, ONE, OWING, RELEASED, TWO, but, tries
 
 from prunella.core.decide import Forced, Reason, Snapshot, decide, vet
 from prunella.core.fleet import Storm
@@ -25,6 +25,7 @@ from prunella.core.model import (
     SymptomKind,
 )
 from prunella.core.policy import Policy
+from prunella.core.targets import aim
 
 SLOW = Symptom(SymptomKind.SLOW, Health.DEGRADED, NOW, "3 answers in a row took longer")
 ALONE: dict[str, dict[str, Any]] = {
@@ -119,6 +120,60 @@ LESS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("what", LESS)
 def test_no_guard_refuses_for_less(what: str) -> None:
     assert decide(but(LESS[what])).reason is Reason.HEAL
+
+
+V2, V1 = RELEASED.ledger.versions
+SINCE = Instant(NOW - 90)  # before v2 was deployed
+OLD_FAULT = Symptom(SymptomKind.ERRORING, Health.FAILED, SINCE, "500 three times")
+BACK = ActionKind.ROLLBACK
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, ""),
+        ({"versions": ()}, "it is not known which version runs"),
+        ({"status": ONE._replace(revision=None)}, "it is not known which version runs"),
+        ({"status": ONE._replace(revision="v3")}, "v2 was deployed last, and v3 is"),
+        ({"versions": (V2, V1._replace(soaked_at=None))}, "no other version has run healthy"),
+        ({"versions": (V2._replace(actor="prunella"), V1)}, "an undo is not undone"),
+        ({"policy": Policy(irreversible=("v1", "v[2]"))}, "v2 is marked irreversible"),
+        ({"diagnosis": Diagnosis(Health.FAILED, OLD_FAULT)}, "the fault is older than v2"),
+        ({"attempts": tries(59, outcome=Outcome.INEFFECTIVE, kind=BACK)}, "was tried already"),
+        ({"attempts": tries(61, outcome=Outcome.INEFFECTIVE, kind=BACK)}, ""),
+        ({"attempts": tries(59, outcome=Outcome.INEFFECTIVE)}, ""),
+        ({"attempts": tries(59, outcome=Outcome.CANCELLED, kind=BACK)}, ""),
+    ],
+    ids=str,
+)
+def test_a_rollback_is_objected_to(changes: dict[str, Any], says: str) -> None:
+    snap = but(changes, RELEASED)
+    action = aim(BACK, snap.service, snap, snap.diagnosis.symptom)
+    found = [veto.reason for veto in vet(snap, action) if veto.guard == "rollback"]
+    assert [says in reason for reason in found] == ([True] if says else [])
+
+
+UP = ActionKind.SCALE_UP
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, ""),
+        ({"status": None}, "it is not known how many there are"),
+        ({"policy": Policy(scale_max=2)}, "there are 2 already, at most 2"),
+        ({"attempts": tries(7000, outcome=Outcome.INEFFECTIVE, kind=UP)}, "did not help in the"),
+        ({"attempts": tries(14_401, outcome=Outcome.INEFFECTIVE, kind=UP)}, ""),
+        ({"attempts": tries(7000, kind=UP)}, ""),
+        ({"attempts": tries(7000, outcome=Outcome.INEFFECTIVE)}, ""),
+    ],
+    ids=str,
+)
+def test_more_instances_are_objected_to(changes: dict[str, Any], says: str) -> None:
+    snap = but(changes, CROWDED)
+    action = aim(UP, snap.service, snap, snap.diagnosis.symptom)
+    found = [veto.reason for veto in vet(snap, action) if veto.guard == "scale"]
+    assert [says in reason for reason in found] == ([True] if says else [])
 
 
 @pytest.mark.parametrize(
