@@ -1,6 +1,7 @@
 """Real components for every folder of tests; each is started once, and not before it is needed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -11,6 +12,18 @@ from tests.real.systemd import Systemd
 # That the machine is slow is no defect of what is tested on it.
 settings.register_profile("prunella", deadline=None)
 settings.load_profile("prunella")
+
+
+# Here other programs act in real time beside whatever else the machine does. A failure there has a
+# second try, which is named and counted in the summary; nothing that is pure ever has one.
+REAL = {"cli", "conformance", "e2e", "gateways", "platforms", "releases", "runtime"}
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    for item in items:
+        if item.path.relative_to(HERE).parts[0] in REAL:
+            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -60,7 +60,7 @@ async def look(bench: Bench) -> Instance:
 
 
 async def look_until(bench: Bench, state: InstanceState) -> Instance:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (  # noqa: ASYNC110 - a platform may tell of an end by being asked only
             instance := await look(bench)
         ).state is not state:
@@ -87,7 +87,7 @@ async def settled(bench: Bench, count: int) -> Status:
 async def counted(bench: Bench, count: int) -> None:
     """Really so many: one that has just been forked is not known by its environment yet."""
     assert bench.count is not None, "what can be scaled can be counted"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while await bench.count() != count:  # noqa: ASYNC110 - it cannot be told
             await asyncio.sleep(0.02)
 

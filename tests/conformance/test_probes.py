@@ -141,7 +141,7 @@ def open_descriptors() -> int:
 
 
 async def settled(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - a condition of the kernel's
             await asyncio.sleep(0.005)
 

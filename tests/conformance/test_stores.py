@@ -737,7 +737,7 @@ async def test_notes_keep_the_order_of_calls_among_other_writes(bench: Bench) ->
 
 async def test_notes_are_written_soon_without_any_other_write(bench: Bench) -> None:
     await bench.store.note([Entry(EntryKind.DAEMON, bench.now())], epoch=bench.epoch)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not await bench.store.entries(1):  # noqa: ASYNC110 - a store tells nobody
             await asyncio.sleep(0.005)
 

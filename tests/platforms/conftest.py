@@ -80,7 +80,7 @@ def until() -> Until:
     """Wait until a condition holds, 10 s at most."""
 
     async def wait(condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not condition():  # noqa: ASYNC110 - what other processes do has no event
                 await asyncio.sleep(0.005)
 

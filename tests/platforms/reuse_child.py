@@ -65,7 +65,7 @@ async def main() -> None:
 
     heir = build(facts)
     words = list(await heir.ensure())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not session_members(identity._replace(ticks=read_ticks(identity.pid))):  # noqa: ASYNC110 - its child comes when it comes
             await asyncio.sleep(0.01)
     refused = (

@@ -94,7 +94,7 @@ async def look_until(
     platform: SystemdPlatform, state: InstanceState, detail: str | None = None
 ) -> Instance:
     """Look until it is so; no detail means any."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (  # noqa: ASYNC110 - systemd is another process
             instance := await look(platform)
         ).state is not state or detail not in (None, instance.detail):

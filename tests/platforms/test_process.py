@@ -419,7 +419,7 @@ async def test_a_replica_that_is_about_to_be_replaced_is_described(bed: Bed, unt
     await platform.ensure()
     await until(bed.log)
     (pid,) = (await platform.observe()).instances[0].pids
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while "(sleeping)" not in (seen := await platform.testimony(InstanceId("0"))):  # noqa: ASYNC110 - it cannot be told
             await asyncio.sleep(0.01)
     assert f"pid {pid}: S " in seen

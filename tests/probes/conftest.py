@@ -61,7 +61,7 @@ def eventually() -> Callable[[Callable[[], bool]], Awaitable[None]]:
     """Wait until a condition holds, at most 5 s."""
 
     async def wait(condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not condition():  # noqa: ASYNC110 - any condition, also of other processes
                 await asyncio.sleep(0.005)
 

@@ -90,7 +90,7 @@ async def test_stops_reading_soon(
     probe = build("http", url=server.url, timeout=TIMEOUT_S, expect={"body": pattern})
     await probe.check()
     taken = -1
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while taken != server.sent_bytes:  # until the server gets nothing more off its hands
             taken = server.sent_bytes
             await asyncio.sleep(0.05)
@@ -112,7 +112,7 @@ async def test_many_hostile_targets_at_once_cost_little_memory(
     assert grown_kib < 50 * 1024
     for probe in crowd:
         await probe.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while descriptors() > before + len(servers):  # noqa: ASYNC110 - the servers' side follows
             await asyncio.sleep(0.01)
 

@@ -350,7 +350,7 @@ async def served(deployment: Deployment) -> AsyncIterator[str]:
         f"--base-path={deployment.folder}",
         start_new_session=True,
     )
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -410,7 +410,7 @@ async def test_reloads_at_the_same_time_come_one_after_the_other(
     await eventually(lambda: well(orchestrator))
     services = [service.id for service in orchestrator.get_system_health().services]
     assert sorted(services) == ["both", "kept", "s3"]
-    assert runs_of(tmp_path) == 3
+    await eventually(lambda: runs_of(tmp_path) == 3)
 
 
 @pytest.mark.parametrize("turns", [1, 3, 10, 30])

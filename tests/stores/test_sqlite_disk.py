@@ -117,7 +117,7 @@ async def test_notes_wait_for_a_full_disk(disk: Disk, desk: Any) -> None:
         await store.note([Entry(EntryKind.DAEMON, now, None, "x" * 50_000)], epoch=epoch)
         with pytest.raises(TransientError):
             await desk.begin(store, epoch, "web")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not await store.entries(1, kinds=frozenset({EntryKind.DAEMON})):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     await store.close()

@@ -35,7 +35,7 @@ async def scale_as_somebody_else(other: Platform, replicas: int) -> None:
 
 
 async def met(condition: Callable[[], bool]) -> None:
-    """Wait until it holds, 10 s at most."""
-    async with asyncio.timeout(10):
+    """Wait until it holds, 30 s at most."""
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - what other processes do has no event
             await asyncio.sleep(0.005)
