@@ -1,10 +1,9 @@
 """How a plugin makes itself known: a ``PLUGIN`` in its one file, or an entry point.
 
 Built-in plugins are the modules of ``prunella.probes``, ``prunella.platforms``,
-``prunella.releases`` and ``prunella.stores``; third parties name theirs in the entry point groups
-of the same names. There
-is no list to add a line to: schema, documentation and conformance tests are made from what is
-found here.
+``prunella.gateways``, ``prunella.releases`` and ``prunella.stores``; third parties name theirs in
+the entry point groups of the same names. There is no list to add a line to: schema, documentation
+and conformance tests are made from what is found here.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from typing import Any
 
 from prunella.core.model import ActionKind, InstanceId, ServiceId
 from prunella.errors import PermanentError, StoreError
-from prunella.ports import Clock, FactListener, Platform, Probe, Release, Store
-from prunella.spec import ProbeSpec, ReleaseSpec, Spec
+from prunella.ports import Clock, FactListener, Gateway, Platform, Probe, Release, Store
+from prunella.spec import GatewaySpec, ProbeSpec, ReleaseSpec, RouteSpec, Spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +117,34 @@ class ReleasePlugin:
 
 
 @dataclass(frozen=True, slots=True)
+class GatewayContext:
+    """What a gateway may know besides its spec; ``name`` is its key in ``gateways``.
+
+    ``state_dir`` is a folder of this gateway's own, kept over restarts of Prunella.
+    """
+
+    name: str
+    clock: Clock
+    state_dir: Path
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayPlugin:
+    """A kind of gateway: ``spec`` is its config, ``build`` makes one from it.
+
+    Attributes:
+        route: the config of one service behind it: the section ``gateway`` of that service.
+        experimental: written from the gateway's published interface, and not run against it yet.
+    """
+
+    kind: str
+    spec: type[GatewaySpec]
+    route: type[RouteSpec]
+    build: Callable[[Any, GatewayContext], Gateway]
+    experimental: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class StorePlugin:
     """A kind of store: ``open`` takes the whole URL and raises ``StoreError`` if it must not be
     used; ``readonly`` opens it for reading while another process holds it.
@@ -127,7 +154,7 @@ class StorePlugin:
     open: Callable[[str, bool], Store]
 
 
-Plugin = ProbePlugin | PlatformPlugin | ReleasePlugin | StorePlugin
+Plugin = ProbePlugin | PlatformPlugin | GatewayPlugin | ReleasePlugin | StorePlugin
 
 
 def _found(package: str) -> Mapping[str, Any]:
@@ -155,6 +182,12 @@ def probes() -> Mapping[str, ProbePlugin]:
 def platforms() -> Mapping[str, PlatformPlugin]:
     """All platform plugins by kind."""
     return _found("prunella.platforms")
+
+
+@cache
+def gateways() -> Mapping[str, GatewayPlugin]:
+    """All gateway plugins by kind."""
+    return _found("prunella.gateways")
 
 
 @cache

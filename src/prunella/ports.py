@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from prunella.core.ledger import (
     Entry,
@@ -40,6 +40,7 @@ from prunella.core.model import (
     Stamp,
     Status,
 )
+from prunella.core.traffic import Flow, Valve
 
 
 class Clock(Protocol):
@@ -144,7 +145,7 @@ class Remark:
 
 @runtime_checkable
 class SupportsExamination(Protocol):
-    """A platform or a release source that can be asked whether it can do its work.
+    """A platform, a release source or a gateway that can be asked whether it can do its work.
 
     ``examine`` looks and changes nothing: no socket, no permission, an unknown container, an
     owner that restarts it already. What it finds is an answer; it does not raise for it.
@@ -172,6 +173,89 @@ class Release(Protocol):
     async def observe(self) -> str: ...
     async def switch(self, revision: str, /, *, before: str, reason: str, epoch: Epoch) -> None: ...
     async def close(self) -> None: ...
+
+
+class Endpoint(NamedTuple):
+    """Where one instance of a service answers."""
+
+    name: InstanceId
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A service behind a gateway: what the gateway has to know of it.
+
+    Attributes:
+        spec: the service's ``gateway`` section, of the plugin's ``route``.
+        body: what callers read while the circuit is open.
+        fallback: where their requests go instead, in the gateway's terms; empty: nowhere, they
+            are answered with 503, ``Retry-After`` and the body.
+        endpoints: of its running instances, as far as its platform knows them; empty: it does not.
+    """
+
+    service: ServiceId
+    spec: Any
+    body: str = ""
+    fallback: str = ""
+    endpoints: tuple[Endpoint, ...] = ()
+
+
+class Gateway(Protocol):
+    """Stands in front of services, and lets their requests through or not. One for all of them.
+
+    It keeps serving, and ends what was set by itself where it can, when Prunella is gone.
+    Nothing is asked of it for each request.
+
+    Attributes:
+        shares: whether it can let a part of the requests through; else only all or none.
+        shuts: whether it can keep requests from one server among several.
+    """
+
+    kind: ClassVar[str]
+    shares: bool
+    shuts: bool
+
+    async def route(self, routes: Sequence[Route], /) -> None:
+        """Take up which services it stands in front of, in place of what it was told before.
+
+        A gateway that finds its servers by itself only remembers them. Valves stay as they are.
+
+        Raises: TransientError, PermanentError: it cannot, and everything is as before.
+        """
+        ...
+
+    async def observe(self) -> Mapping[ServiceId, Flow]:
+        """All its services in one reading; one that it does not know (any more) is left out.
+
+        Raises: TransientError: it cannot tell, or what it tells makes no sense.
+        """
+        ...
+
+    async def turn(
+        self, service: ServiceId, valve: Valve, /, *, before: Valve, lease_s: float, epoch: Epoch
+    ) -> None:
+        """Set a valve; returns when new requests meet it. No request fails of the turning itself.
+
+        Only what differs between `before` and `valve` is touched. What is so already is left as
+        it is, except that the lease begins anew.
+
+        Args:
+            before: what it is turned from.
+            lease_s: after this time all is let through again, with or without us, where the
+                gateway can do that.
+
+        Raises:
+            ConflictError: neither `before` nor `valve` is found where they differ: somebody else
+                has changed it, and their change wins.
+            TransientError, PermanentError: it could not be done, and everything is as before.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of it without touching it."""
+        ...
 
 
 class Store(Protocol):

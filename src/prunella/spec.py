@@ -114,6 +114,23 @@ class ReleaseSpec(Spec):
     )
 
 
+class GatewaySpec(Spec):
+    """What every gateway has, whatever its kind."""
+
+    interval: Duration = Field(
+        default=5.0, description="Time between two readings of what it counts."
+    )
+    timeout: Duration = Field(
+        default=2.0, description="A gateway that takes longer to answer is in trouble."
+    )
+
+
+class RouteSpec(Spec):
+    """What every service behind a gateway has in its ``gateway`` section, whatever the kind."""
+
+    name: str = Field(min_length=1, description="Which one of `gateways`.")
+
+
 class ProbeSpec(Spec):
     """What every probe has, whatever its kind."""
 

@@ -1,0 +1,1 @@
+"""Gateways: one file per kind, all behind ``ports.Gateway``."""
