@@ -315,9 +315,21 @@ class Store(Protocol):
         ...
 
     async def settle(
-        self, service: ServiceId, kind: ActionKind, now: Stamp, /, *, epoch: Epoch, reason: str
+        self,
+        service: ServiceId,
+        kind: ActionKind,
+        now: Stamp,
+        /,
+        *,
+        epoch: Epoch,
+        reason: str,
+        instance: InstanceId | None = None,
     ) -> None:
-        """Strike out a debt: what was granted has been taken back. None there: nothing to do."""
+        """Strike out a debt: what was granted has been taken back. None there: nothing to do.
+
+        Args:
+            instance: whose debt it is; None: the service's.
+        """
         ...
 
     async def debts(self, now: Stamp, /) -> Mapping[ServiceId, Sequence[Debt]]:

@@ -30,7 +30,9 @@ class HealingAction(Wire):
         downtime: ms from the first failing evidence to the same point.
         replicas: the number that a scaling sets.
         revision: the version that a rollback goes back to.
-        before: the number or the version that there was; empty for a restart.
+        before: the number, the version or the share that there was; empty for a restart.
+        share: percent of its requests that a circuit lets through from then on, of the service or
+            of ``instance``, which is then the gateway's name of a server.
     """
 
     id: str
@@ -51,6 +53,7 @@ class HealingAction(Wire):
     replicas: int | None = None
     revision: str | None = None
     before: str = ""
+    share: int | None = None
 
 
 class Replicas(Wire):
@@ -60,11 +63,21 @@ class Replicas(Wire):
     desired: int
 
 
+class CircuitState(Wire):
+    """What the gateway of a service lets through: percent of its requests, and to which servers.
+
+    ``shut`` are those that get none, whoever has shut them.
+    """
+
+    share: int
+    shut: list[str]
+
+
 class ServiceHealth(Wire):
     """One service now. ``uptime`` is % of the last 24 h that were seen, times are ms.
 
-    ``replicas`` is absent while its platform cannot tell, and ``revision``, the version that is
-    deployed, where nobody knows one.
+    ``replicas`` is absent while its platform cannot tell, ``revision``, the version that is
+    deployed, where nobody knows one, and ``circuit`` where no gateway can tell.
     """
 
     id: str
@@ -82,6 +95,7 @@ class ServiceHealth(Wire):
     paused: bool = False
     replicas: Replicas | None = None
     revision: str | None = None
+    circuit: CircuitState | None = None
 
 
 class SystemHealth(Wire):
@@ -127,9 +141,10 @@ class DebtRecord(Wire):
 
     Attributes:
         kind: the kind of action that granted it, `action_id` the newest one that did.
-        before: what there was, and will be again; ``granted``: what it was raised to.
+        before: what there was, and will be again; ``granted``: what was set in its place.
         due: from when on it is taken back, if the symptom stays away.
         extended_count: how often the symptom came back when it was taken away.
+        instance: the server whose circuit it is; absent for the service.
     """
 
     service_id: str
@@ -139,6 +154,7 @@ class DebtRecord(Wire):
     due: datetime
     extended_count: int
     action_id: str
+    instance: str | None = None
 
 
 class Explanation(Wire):

@@ -15,12 +15,12 @@ HEAL = "/api/v1/services/{service}/heal"
 HOLD = "/api/v1/holds/{service}"
 SERVICE_FIELDS = {
     "id", "name", "status", "uptime", "lastCheck", "responseTime", "errorRate", "restartCount",
-    "lastRestart", "phase", "detail", "symptom", "paused", "replicas", "revision",
+    "lastRestart", "phase", "detail", "symptom", "paused", "replicas", "revision", "circuit",
 }  # fmt: skip
 ACTION_FIELDS = {
     "id", "serviceId", "action", "reason", "timestamp", "success", "recoveryTime", "downtime",
     "outcome", "detail", "symptom", "evidence", "incidentId", "actor", "instance",
-    "replicas", "revision", "before",
+    "replicas", "revision", "before", "share",
 }  # fmt: skip
 SYSTEM_FIELDS = {
     "totalServices", "healthy", "degraded", "failed", "recovering", "unknown", "healthPercentage",
@@ -28,7 +28,9 @@ SYSTEM_FIELDS = {
 }  # fmt: skip
 DECISION_FIELDS = {"id", "serviceId", "timestamp", "reason", "detail", "symptom", "guards"}
 HOLD_FIELDS = {"serviceId", "owner", "reason", "placed", "expires"}
-DEBT_FIELDS = {"serviceId", "kind", "before", "granted", "due", "extendedCount", "actionId"}
+DEBT_FIELDS = {
+    "serviceId", "kind", "before", "granted", "due", "extendedCount", "actionId", "instance",
+}  # fmt: skip
 WHY_FIELDS = {"service", "now", "vetoes", "nextLook", "holds", "remarks", "decisions"}
 LIST_FIELDS = {"items", "next"}
 

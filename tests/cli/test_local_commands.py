@@ -206,7 +206,7 @@ def test_a_shell_can_complete_what_is_known_without_a_daemon(
 
 
 def test_every_remedy_that_there_is_can_be_ordered() -> None:
-    assert set(get_args(Remedy)) == set(ActionKind) - {ActionKind.CIRCUIT_BREAK}
+    assert set(get_args(Remedy)) == set(ActionKind)
 
 
 def test_help_imports_nothing_heavy(alone: Any) -> None:

@@ -8,8 +8,8 @@ import pytest
 from pydantic import Field, field_validator, model_validator
 
 from prunella.config import Config, ConfigFaults, Registry, parse
-from prunella.plugins import PlatformPlugin, ProbePlugin, ReleasePlugin, StorePlugin
-from prunella.spec import Duration, ProbeSpec, ReleaseSpec, Size, Spec
+from prunella.plugins import GatewayPlugin, PlatformPlugin, ProbePlugin, ReleasePlugin, StorePlugin
+from prunella.spec import Duration, GatewaySpec, ProbeSpec, ReleaseSpec, RouteSpec, Size, Spec
 
 
 class Expect(Spec):
@@ -71,6 +71,14 @@ class FolderSpec(ReleaseSpec):
     keep: int = Field(default=3, ge=1, description="How many.")
 
 
+class EdgeSpec(GatewaySpec):
+    socket: Path = Field(description="Only here to be resolved.")
+
+
+class BackendSpec(RouteSpec):
+    backend: str = Field(min_length=1, description="What it is called there.")
+
+
 def _unused(*_args: object) -> Any:
     raise AssertionError("a configuration builds nothing")
 
@@ -88,6 +96,7 @@ def registry() -> Registry:
         },
         stores={"sqlite": StorePlugin("sqlite", _unused)},
         releases={"folder": ReleasePlugin("folder", FolderSpec, _unused)},
+        gateways={"edge": GatewayPlugin("edge", EdgeSpec, BackendSpec, _unused)},
     )
 
 

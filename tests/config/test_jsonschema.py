@@ -23,9 +23,13 @@ SOUND: dict[str, Any] = {
         "burst": 4,
         "storm": {"share": 0.3, "services": 3},
     },
+    "gateways": {"front": {"kind": "edge", "socket": "./admin.sock", "interval": "2s"}},
     "services": {
         "shop": {
             "name": "Web shop",
+            "depends_on": ["other", {"service": "third", "optional": True}],
+            "gateway": {"name": "front", "backend": "be_shop"},
+            "circuit": {"open_for": "30s", "step": "5s", "requests": 9, "body": "soon"},
             "platform": "process",
             "process": {"command": ["a", "8001"], "env": {"A": "b"}, "stop_timeout": "1h30m"},
             "probes": [
@@ -42,11 +46,21 @@ SOUND: dict[str, Any] = {
             "scale": {"min": 1, "max": 4, "ttl": "10m"},
             "release": {"kind": "folder", "cwd": "./releases", "soak": "1h"},
         },
+        "third": {"platform": "command"},
         "other": {"platform": "command", "release": {"soak": "5m", "irreversible": ["v2*"]}},
     },
 }
 
 EDITS: list[tuple[str, Any]] = [
+    ("gateways/front", {}),
+    ("gateways/front/kind", "edges"),
+    ("gateways/front/sockets", "x"),
+    ("gateways/front/interval", "soon"),
+    ("services/shop/gateway/backend", ""),
+    ("services/shop/gateway/backends", "x"),
+    ("services/shop/circuit/requests", 0),
+    ("services/shop/depends_on", "other"),
+    ("services/shop/depends_on", [{"optional": True}]),
     ("stor", "sqlite:///x"),
     ("services", {}),
     ("services", None),

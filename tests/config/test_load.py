@@ -25,7 +25,17 @@ ConfigOf = Callable[[str], Config]
 SHOP = "services: {shop: {platform: command, %s}}\n"
 SHOP_ID = ServiceId("shop")
 
-OF_A_SERVICE_ALONE = {"scale_min", "scale_max", "debt_ttl_s", "release_soak_s", "irreversible"}
+OF_A_SERVICE_ALONE = {
+    "scale_min",
+    "scale_max",
+    "debt_ttl_s",
+    "release_soak_s",
+    "irreversible",
+    "needs",
+    "circuit_open_s",
+    "circuit_step_s",
+    "circuit_requests",
+}
 
 NUMBERS: list[tuple[str, str, object]] = [
     ("heal: observe", "mode", Mode.OBSERVE),

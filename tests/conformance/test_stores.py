@@ -256,10 +256,11 @@ async def test_a_record_says_from_what_to_what(
     assert (record.replicas, record.revision, record.before) == wanted
 
 
-@pytest.mark.parametrize("outcome", [o for o in Outcome if o is not Outcome.RECOVERED])
-async def test_only_recovered_is_success(bench: Bench, outcome: Outcome) -> None:
+@pytest.mark.parametrize("outcome", Outcome)
+async def test_only_recovered_and_contained_are_success(bench: Bench, outcome: Outcome) -> None:
     await bench.finish(await bench.begin(), outcome=outcome)
-    assert (await bench.store.history(1)).items[0].success is False
+    good = outcome in (Outcome.RECOVERED, Outcome.CONTAINED)
+    assert (await bench.store.history(1)).items[0].success is good
 
 
 async def test_the_id_of_an_action_is_the_sequence_number_of_its_intent(bench: Bench) -> None:
@@ -941,6 +942,7 @@ def arguments(bench: Bench, method: str) -> tuple[list[object], dict[str, object
         "mark": Mark(WEB, "abc", bench.now()),
         "kind": ActionKind.SCALE_UP,
         "reason": "calm",
+        "instance": None,
     }
     parameters = list(inspect.signature(getattr(Store, method)).parameters.values())[1:]
     named = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "epoch"]

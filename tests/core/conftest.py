@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from prunella.core.decide import Snapshot
+from prunella.core.breaker import CIRCUIT
 from prunella.core.fleet import FleetView
 from prunella.core.health import Diagnosis
 from prunella.core.ledger import Attempt, LedgerView
@@ -29,6 +29,8 @@ from prunella.core.model import (
     Version,
 )
 from prunella.core.policy import FleetPolicy, Policy
+from prunella.core.snapshot import Snapshot
+from prunella.core.traffic import OPEN_WIDE, Flow, Server, Traffic
 from prunella.testing.clock import SimClock
 
 NOW = Instant(100_000.0)
@@ -82,6 +84,15 @@ OWING = replace(
     ledger=LedgerView(
         debts=(Debt(ActionKind.SCALE_UP, ActionId(1), before=1, granted=2, due_at=NOW),)
     ),
+)
+
+
+FLOW = Flow(OPEN_WIDE, Traffic(NOW), (Server("0"), Server("1")))
+SHEDDING = replace(
+    CLEAR,
+    policy=Policy(ladder={SymptomKind.HUNG: (ActionKind.CIRCUIT_BREAK,)}),
+    capabilities=dict.fromkeys(CIRCUIT, Scope.SERVICE),
+    flow=FLOW,
 )
 
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.core.conftest import CLEAR, CROWDED, HELD, NOW, OWING, RELEASED, but, tries
 
-from prunella.core.budget import backoff_until
-from prunella.core.decide import Forced, Reason, Snapshot, decide
+from prunella.core.budget import ASIDE, backoff_until
+from prunella.core.decide import decide
 from prunella.core.fleet import Storm
 from prunella.core.guards import guards
 from prunella.core.health import Diagnosis
@@ -34,6 +34,7 @@ from prunella.core.model import (
     Version,
 )
 from prunella.core.policy import Policy
+from prunella.core.snapshot import Forced, Reason, Snapshot
 
 times = (st.floats(NOW - 20_000, NOW) | st.floats(NOW - 20, NOW)).map(Instant)
 attempts = st.lists(
@@ -183,7 +184,9 @@ def test_never_acts_under_a_hold_beyond_the_budget_or_while_backing_off(snap: Sn
     spent = [
         a
         for a in snap.ledger.attempts
-        if NOW - a.at < policy.budget_window_s and a.outcome is not Outcome.CANCELLED
+        if NOW - a.at < policy.budget_window_s
+        and a.outcome is not Outcome.CANCELLED
+        and a.kind not in ASIDE
     ]
     waiting = backoff_until(snap.service, snap.ledger.attempts, policy, NOW) > NOW
     action = decide(snap).action

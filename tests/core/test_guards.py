@@ -3,9 +3,22 @@
 from typing import Any
 
 import pytest
-from tests.core.conftest import CLEAR, CROWDED, HELD, NOW, ONE, OWING, RELEASED, TWO, but, tries
+from tests.core.conftest import (
+    CLEAR,
+    CROWDED,
+    FLOW,
+    HELD,
+    NOW,
+    ONE,
+    OWING,
+    RELEASED,
+    SHEDDING,
+    TWO,
+    but,
+    tries,
+)
 
-from prunella.core.decide import Forced, Reason, Snapshot, decide, vet
+from prunella.core.decide import decide, vet
 from prunella.core.fleet import Storm
 from prunella.core.guards import guards
 from prunella.core.health import Diagnosis
@@ -25,7 +38,9 @@ from prunella.core.model import (
     SymptomKind,
 )
 from prunella.core.policy import Policy
+from prunella.core.snapshot import Forced, Reason, Snapshot
 from prunella.core.targets import aim
+from prunella.core.traffic import Valve
 
 SLOW = Symptom(SymptomKind.SLOW, Health.DEGRADED, NOW, "3 answers in a row took longer")
 ALONE: dict[str, dict[str, Any]] = {
@@ -46,8 +61,9 @@ ALONE: dict[str, dict[str, Any]] = {
         "policy": CROWDED.policy,
         "attempts": tries(7000, outcome=Outcome.INEFFECTIVE, kind=ActionKind.SCALE_UP),
     },
+    "circuit": {"flow": FLOW._replace(valve=Valve(0))},
 }
-BASES = {"rollback": RELEASED, "scale": CROWDED}
+BASES = {"rollback": RELEASED, "scale": CROWDED, "circuit": SHEDDING}
 
 
 @pytest.mark.parametrize(
@@ -57,8 +73,9 @@ BASES = {"rollback": RELEASED, "scale": CROWDED}
         (CROWDED, ActionKind.SCALE_UP),
         (RELEASED, ActionKind.ROLLBACK),
         (OWING, ActionKind.SCALE_DOWN),
+        (SHEDDING, ActionKind.CIRCUIT_BREAK),
     ],
-    ids=["hung", "crowded", "just released", "owing"],
+    ids=["hung", "crowded", "just released", "owing", "shedding"],
 )
 def test_with_nothing_in_its_way_it_acts(snap: Snapshot, kind: ActionKind) -> None:
     action = decide(snap).action

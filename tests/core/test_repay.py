@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from prunella.core.decide import Reason, Snapshot, decide
+from prunella.core.decide import decide
 from prunella.core.health import Diagnosis
 from prunella.core.ledger import LedgerView
 from prunella.core.machine import Phase
@@ -22,6 +22,7 @@ from prunella.core.model import (
     Status,
 )
 from prunella.core.policy import FleetPolicy, Policy
+from prunella.core.snapshot import Reason, Snapshot
 
 NOW = Instant(1000.0)
 DEBT = Debt(ActionKind.SCALE_UP, ActionId(1), before=2, granted=4, due_at=NOW)

@@ -7,8 +7,9 @@ import pytest
 
 from prunella.core.budget import INEFFECTIVE
 from prunella.core.guards import guards
-from prunella.core.model import Outcome
+from prunella.core.model import Outcome, ServiceId
 from prunella.core.policy import FleetPolicy, Policy
+from prunella.core.traffic import OPEN_WIDE
 from prunella.simulate.driver import Simulation
 from prunella.simulate.world import Ailment
 
@@ -173,6 +174,17 @@ async def scale(without: str) -> None:
     assert sim.services["a"].instance_count == 3
 
 
+async def circuit(without: str) -> None:
+    """A circuit that somebody else has closed stays closed, though the service is still ill."""
+    policy = Policy(deadline_s=30, soak_s=10)
+    sim = Simulation(policy, without_guard=without, behind_gateway=True)
+    await sim.start(["a"], curable=False)
+    sim.at(100, lambda: sim.services["a"].suffer(Ailment.REFUSING))
+    sim.at(160, lambda: sim.gateway.meddle(ServiceId("a"), OPEN_WIDE))
+    await sim.run(HOUR_S / 2)
+    assert [turned.valve.share for turned in sim.gateway.log if turned.effective] == [0]
+
+
 STORIES: dict[str, Story] = {
     "target": target,
     "human": human,
@@ -188,6 +200,7 @@ STORIES: dict[str, Story] = {
     "storm": storm,
     "rollback": rollback,
     "scale": scale,
+    "circuit": circuit,
 }
 
 
@@ -207,5 +220,6 @@ async def test_the_story_ends_badly_without_its_guard(name: str) -> None:
 
 
 def test_outcomes_that_count_against_a_chain_are_all_but_the_good_ones() -> None:
-    harmless = {Outcome.RECOVERED, Outcome.OBSERVED, Outcome.FOREIGN, Outcome.CANCELLED}
-    assert set(Outcome) - INEFFECTIVE == harmless
+    harmless = {Outcome.OBSERVED, Outcome.FOREIGN, Outcome.CANCELLED}
+    good = {outcome for outcome in Outcome if outcome.is_success}
+    assert set(Outcome) - INEFFECTIVE == harmless | good

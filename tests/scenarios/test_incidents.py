@@ -5,11 +5,11 @@ from itertools import islice
 
 import pytest
 
-from prunella.core.decide import Forced, Reason
 from prunella.core.ledger import EntryKind
 from prunella.core.machine import Phase
 from prunella.core.model import Health, Mode, Outcome
 from prunella.core.policy import FleetPolicy, Policy
+from prunella.core.snapshot import Forced, Reason
 from prunella.errors import StaleEpochError
 from prunella.simulate.driver import Simulation
 from prunella.simulate.world import Ailment

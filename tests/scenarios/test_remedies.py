@@ -4,10 +4,10 @@ from functools import partial
 
 import pytest
 
-from prunella.core.decide import Forced
 from prunella.core.machine import Phase
 from prunella.core.model import ActionKind, Outcome, ServiceId
 from prunella.core.policy import Policy
+from prunella.core.snapshot import Forced
 from prunella.simulate.driver import Simulation
 from prunella.simulate.world import Ailment
 

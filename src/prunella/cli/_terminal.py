@@ -138,9 +138,12 @@ def deed(action: Mapping[str, Any]) -> str:
     """What was done: the action, and from what to what."""
     kind = str(action["action"])
     to = version(action.get("revision") or "") or action.get("replicas")
+    before = version(action.get("before") or "")
+    if (share := action.get("share")) is not None:
+        of = f" of {action['instance']}" if action.get("instance") else ""
+        return f"{kind}{of} {before or '?'} → {share} %"
     if to is None:
         return kind
-    before = version(action.get("before") or "")
     return f"{kind} {before} → {to}" if before else f"{kind} to {to}"
 
 

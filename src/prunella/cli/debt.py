@@ -53,8 +53,14 @@ async def _read(store: Store) -> Debts:
 def _row(debt: dict[str, Any]) -> tuple[str, ...]:
     return (
         debt["serviceId"],
-        f"{debt['kind']} {debt['before']} → {debt['granted']}",
+        _remedy(debt),
         _terminal.moment(debt["due"]),
         str(debt["extendedCount"]),
         debt["actionId"],
     )
+
+
+def _remedy(debt: dict[str, Any]) -> str:
+    of = f" of {debt['instance']}" if debt.get("instance") else ""
+    unit = " %" if debt["kind"] == "circuit-break" else ""
+    return f"{debt['kind']}{of} {debt['before']} → {debt['granted']}{unit}"

@@ -14,8 +14,8 @@ from prunella.cli._options import Api, Json, Service
 
 _REFUSED = 409
 
-# Those that a platform of today can do; the daemon knows which ones a service can be given.
-Remedy = Literal["restart", "scale-up", "scale-down", "rollback"]
+# The daemon knows which ones a service can be given.
+Remedy = Literal["restart", "scale-up", "scale-down", "rollback", "circuit-break", "circuit-close"]
 
 _ABSOLUTE = frozenset({"lease", "capability", "record"})  # what no order can pass
 
@@ -44,6 +44,7 @@ def command(
 
     A restart goes instance by instance; scale-up adds half as many instances again, scale-down
     takes one away, rollback goes back to the last version that ran healthy through its soak.
+    circuit-break has its gateway answer in its place for a while, circuit-close ends that.
     Ends with 0 if it recovered, 1 if not, 2 if there is no such service.
     """
     client = connect(ctx, api)

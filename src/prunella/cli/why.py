@@ -52,6 +52,11 @@ def _seen(service: Mapping[str, Any]) -> Iterator[str]:
         yield f"{replicas['running']} of {replicas['desired']} replicas"
     if revision := service.get("revision"):
         yield f"version {revision}"
+    if circuit := service.get("circuit"):
+        if circuit["share"] < 100:
+            yield f"its gateway lets through {circuit['share']} % of its requests"
+        if circuit["shut"]:
+            yield f"its gateway keeps requests from {', '.join(circuit['shut'])}"
     if last := service.get("lastCheck"):
         yield f"last check {_terminal.moment(last)}"
 

@@ -7,7 +7,7 @@ from prunella.config.drafts import written
 from prunella.config.faults import ConfigFaults, Fault, Places
 from prunella.config.jsonschema import json_schema
 from prunella.config.load import from_mapping, load, parse
-from prunella.config.model import Config, ProbeConfig, ServiceConfig
+from prunella.config.model import Config, GatewayConfig, ProbeConfig, ServiceConfig
 from prunella.config.places import make_state_folder, state_folder
 from prunella.config.registry import Registry
 
@@ -16,6 +16,7 @@ __all__ = [
     "Config",
     "ConfigFaults",
     "Fault",
+    "GatewayConfig",
     "Places",
     "ProbeConfig",
     "Registry",

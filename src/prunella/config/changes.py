@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prunella.config.model import Config
+from prunella.config.model import Config, ServiceConfig
 from prunella.core.model import ServiceId
 
 
@@ -12,8 +12,8 @@ from prunella.core.model import ServiceId
 class Changes:
     """Services that came, went or differ, in the order of their file.
 
-    ``restart_needed`` names the top-level keys that differ and stay as they were until Prunella
-    is started anew.
+    A service whose gateway differs differs as well. ``restart_needed`` names the top-level keys
+    that differ and stay as they were until Prunella is started anew.
     """
 
     added: tuple[ServiceId, ...] = ()
@@ -30,9 +30,17 @@ def changes(old: Config, new: Config) -> Changes:
         changed=tuple(
             id_
             for id_, service in new.services.items()
-            if id_ in old.services and old.services[id_] != service
+            if id_ in old.services
+            and (old.services[id_] != service or _other_gateway(service, old, new))
         ),
         restart_needed=tuple(
             key for key in ("store", "state_dir", "api") if getattr(old, key) != getattr(new, key)
         ),
     )
+
+
+def _other_gateway(service: ServiceConfig, old: Config, new: Config) -> bool:
+    if service.route is None:
+        return False
+    name = service.route.name
+    return old.gateways.get(name) != new.gateways.get(name)

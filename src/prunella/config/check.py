@@ -12,14 +12,21 @@ from typing import Any
 
 from prunella.config import schema
 from prunella.config.faults import Places, Report
+from prunella.config.gateways import CheckedGateway, check_gateways, check_route
 from prunella.config.node import Node
 from prunella.config.registry import Registry
-from prunella.config.rules import check_file, check_healing, check_ports, check_scale
+from prunella.config.rules import (
+    check_dependencies,
+    check_file,
+    check_healing,
+    check_ports,
+    check_scale,
+)
 from prunella.config.spec import check
 from prunella.config.template import is_template, sampled
 from prunella.config.words import one_of, schema_of, shortened, unknown
 from prunella.plugins import PlatformPlugin, ProbePlugin, ReleasePlugin
-from prunella.spec import ProbeSpec, ReleaseSpec, Spec
+from prunella.spec import ProbeSpec, ReleaseSpec, RouteSpec, Spec
 
 _ELSEWHERE = schema.Defaults.model_fields.keys() - schema.Healing.model_fields.keys()
 
@@ -43,6 +50,7 @@ class CheckedService:
     platform: Spec
     probes: tuple[CheckedProbe, ...]
     release: tuple[str | None, ReleaseSpec]
+    route: RouteSpec | None
     places: Places
 
 
@@ -52,6 +60,7 @@ class Checked:
 
     file: schema.File
     services: tuple[CheckedService, ...]
+    gateways: tuple[CheckedGateway, ...]
 
 
 def check_tree(root: Node, registry: Registry, report: Report) -> Checked | None:
@@ -63,10 +72,16 @@ def check_tree(root: Node, registry: Registry, report: Report) -> Checked | None
     defaults = schema.Defaults() if file is None else file.defaults
     if file is not None:
         check_file(root, file, registry, report)
-    checked = [*_services(root, defaults, registry, report)]
+    gateways = check_gateways(root, registry.gateways, report)
+    checked = [*_services(root, defaults, gateways, registry, report)]
+    check_dependencies(root, [one for one in checked if one is not None], report)
     if file is None or len(report):
         return None
-    return Checked(file, tuple(service for service in checked if service is not None))
+    return Checked(
+        file,
+        tuple(service for service in checked if service is not None),
+        tuple(gateway for gateway in gateways.values() if gateway is not None),
+    )
 
 
 def _known(root: Node) -> Node:
@@ -82,7 +97,11 @@ def _replaced(node: Node, key: str, kid: Node) -> Node:
 
 
 def _services(
-    root: Node, defaults: schema.Defaults, registry: Registry, report: Report
+    root: Node,
+    defaults: schema.Defaults,
+    gateways: Mapping[str, CheckedGateway | None],
+    registry: Registry,
+    report: Report,
 ) -> Iterator[CheckedService | None]:
     services = root.kid("services")
     if services is None:
@@ -99,11 +118,16 @@ def _services(
                 f"the service id {shortened(name)!r} is not allowed, expected at most 63 of "
                 "a-z, 0-9, '.', '_' and '-', beginning with a letter or a digit",
             )
-        yield _service(name, node, defaults, registry, report)
+        yield _service(name, node, defaults, gateways, registry, report)
 
 
 def _service(
-    name: str, node: Node, defaults: schema.Defaults, registry: Registry, report: Report
+    name: str,
+    node: Node,
+    defaults: schema.Defaults,
+    gateways: Mapping[str, CheckedGateway | None],
+    registry: Registry,
+    report: Report,
 ) -> CheckedService | None:
     subject = f"service '{shortened(name)}'"
     if not isinstance(node.kids, dict):
@@ -115,6 +139,7 @@ def _service(
     spec = None if plugin is None else _section(node, subject, plugin, report)
     probes = _probes(node, subject, registry.probes, report)
     release = _release(node, subject, registry.releases, report)
+    route = check_route(node, subject, gateways, report)
     if service is None:
         return None
     healing = defaults.under(service)
@@ -123,14 +148,15 @@ def _service(
     check_ports(node, subject, spec, report)
     if spec is None or probes is None or release is None:
         return None
-    return CheckedService(name, service, healing, spec, probes, release, _places(node, service))
+    places = _places(node, service)
+    return CheckedService(name, service, healing, spec, probes, release, route, places)
 
 
 def _places(node: Node, service: schema.Service) -> Places:
     named = node.kid("platform")
     assert named is not None, "a service without a platform is a fault"
     platform = node.keys.get(service.platform, named.place)
-    return Places(platform, node.keys.get("release", platform))
+    return Places(platform, node.keys.get("release", platform), node.keys.get("gateway", platform))
 
 
 def _own_keys(

@@ -25,13 +25,14 @@ START = Place(1, 1)
 
 
 class Places(NamedTuple):
-    """Where a service says what runs it and what it can be rolled back to.
+    """Where a service says what runs it, what it can be rolled back to, and its gateway.
 
     Without a section of its own, such a thing is where the service names its platform.
     """
 
     platform: Place
     release: Place
+    gateway: Place
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ from types import MappingProxyType
 
 from prunella.config import schema
 from prunella.config.check import Checked, CheckedProbe, CheckedService
-from prunella.config.model import Config, ProbeConfig, ServiceConfig
+from prunella.config.model import Config, GatewayConfig, ProbeConfig, ServiceConfig
 from prunella.config.places import STORE_FILE, absolute_store, anchored, state_folder
 from prunella.config.template import Template
 from prunella.core.model import ServiceId
-from prunella.core.policy import FleetPolicy, Policy
+from prunella.core.policy import FleetPolicy, Need, Policy
 
 _POLICY = Policy()
 
@@ -33,6 +33,13 @@ def freeze(checked: Checked, path: Path | None) -> Config:
             {ServiceId(one.id): _service(one, file.defaults, folder) for one in checked.services}
         ),
         places=MappingProxyType({ServiceId(one.id): one.places for one in checked.services}),
+        gateways=MappingProxyType(
+            {
+                one.name: GatewayConfig(one.name, one.plugin.kind, anchored(one.spec, folder))
+                for one in checked.gateways
+            }
+        ),
+        gateway_places=MappingProxyType({one.name: one.place for one in checked.gateways}),
     )
 
 
@@ -48,6 +55,9 @@ def _service(one: CheckedService, defaults: schema.Defaults, folder: Path) -> Se
         probes=probes,
         release_kind=one.release[0],
         release_spec=anchored(one.release[1], folder),
+        route=None if one.route is None else anchored(one.route, folder),
+        circuit_body=one.service.circuit.body,
+        circuit_fallback=one.service.circuit.fallback,
     )
 
 
@@ -65,10 +75,14 @@ def _probe(probe: CheckedProbe, defaults: schema.Defaults, folder: Path) -> Prob
 
 def _policy(one: CheckedService, interval_s: float) -> Policy:
     healing, scale, release = one.healing, one.service.scale, one.release[1]
+    circuit = one.service.circuit
     cadence, guards, thresholds = healing.cadence, healing.guards, healing.thresholds
     return Policy(
         mode=healing.heal,
         domain=one.service.domain,
+        needs=tuple(
+            Need(ServiceId(need.service), need.optional) for need in one.service.depends_on
+        ),
         fall=guards.fall,
         rise=guards.rise,
         min_samples=guards.min_samples,
@@ -98,6 +112,9 @@ def _policy(one: CheckedService, interval_s: float) -> Policy:
         scale_min=_POLICY.scale_min if scale is None else scale.min,
         scale_max=_POLICY.scale_max if scale is None else scale.max,
         debt_ttl_s=_POLICY.debt_ttl_s if scale is None else scale.ttl,
+        circuit_open_s=circuit.open_for,
+        circuit_step_s=circuit.step,
+        circuit_requests=circuit.requests,
         release_soak_s=release.soak,
         irreversible=release.irreversible,
         ladder=dict(healing.ladder),

@@ -38,11 +38,28 @@ def json_schema(registry: Registry | None = None) -> Json:
         kind: _with_kind(_spec(plugin.spec, f"release.{kind}", defs), kind)
         for kind, plugin in sorted(registry.releases.items())
     }
+    gateways = {
+        kind: _with_kind(_spec(plugin.spec, f"gateway.{kind}", defs), kind)
+        for kind, plugin in sorted(registry.gateways.items())
+    }
+    routes = {
+        kind: _spec(plugin.route, f"route.{kind}", defs)
+        for kind, plugin in sorted(registry.gateways.items())
+    }
+    defs |= {f"gateway.{kind}": spec for kind, spec in gateways.items()}
+    defs |= {f"route.{kind}": spec for kind, spec in routes.items()}
     defs |= {f"platform.{kind}": spec for kind, spec in platforms.items()}
     defs |= {f"probe.{kind}": spec for kind, spec in probes.items()}
     defs |= {f"release.{kind}": spec for kind, spec in releases.items()}
     defs["release"] = _spec(ReleaseSpec, "release", defs)
     defs["service"] = _with_plugins(service, platforms, list(probes), list(releases))
+    properties = defs["service"]["properties"]
+    properties["gateway"] = _one_of(properties["gateway"], "route", routes, several=True)
+    root["properties"]["gateways"] = {
+        "description": root["properties"]["gateways"]["description"],
+        "type": "object",
+        "additionalProperties": _one_of({}, "gateway", gateways),
+    }
     services = root["properties"]["services"]
     services |= {
         "minProperties": 1,
@@ -67,6 +84,15 @@ def _with_kind(spec: Json, kind: str) -> Json:
     required = [key for key in spec.get("required", ()) if key != "kind"]
     properties = {"kind": {"const": kind}, **{k: v for k, v in _properties(spec) if k != "kind"}}
     return {**spec, "properties": properties, "required": ["kind", *required]}
+
+
+def _one_of(
+    described: Json, prefix: str, specs: Mapping[str, Json], *, several: bool = False
+) -> Json:
+    """One of these; `several`: more than one may fit, since another key says which it is."""
+    kept = {key: described[key] for key in ("description",) if key in described}
+    choices = [{"$ref": f"#/$defs/{prefix}.{kind}"} for kind in specs]
+    return {**kept, ("anyOf" if several else "oneOf"): choices} if choices else {"not": {}}
 
 
 def _with_plugins(

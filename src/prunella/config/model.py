@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prunella.config.faults import Places
+from prunella.config.faults import Place, Places
 from prunella.config.template import Template
 from prunella.core.model import ServiceId
 from prunella.core.policy import FleetPolicy, Policy
-from prunella.spec import ProbeSpec, ReleaseSpec, Spec
+from prunella.spec import GatewaySpec, ProbeSpec, ReleaseSpec, RouteSpec, Spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,9 @@ class ServiceConfig:
 
     Attributes:
         release_kind: the source of its releases; None: the platform itself knows its versions.
+        route: which gateway it stands behind, and where there; None: behind none.
+        circuit_body: what callers read while its circuit is open; ``circuit_fallback``: where
+            their requests go instead.
     """
 
     id: ServiceId
@@ -43,6 +46,18 @@ class ServiceConfig:
     probes: tuple[ProbeConfig, ...]
     release_kind: str | None
     release_spec: ReleaseSpec
+    route: RouteSpec | None = None
+    circuit_body: str = ""
+    circuit_fallback: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayConfig:
+    """One gateway, whatever stands behind it."""
+
+    name: str
+    kind: str
+    spec: GatewaySpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +70,7 @@ class Config:
         state_dir: absolute; need not exist.
         api: host and port to listen on (port 0: any free one); None: no API.
         services: at least one, in the order of the file.
+        gateways: by name; none need be used.
         places: of each service, for what is found out about it later; not a part of its meaning.
     """
 
@@ -66,3 +82,5 @@ class Config:
     fleet: FleetPolicy
     services: Mapping[ServiceId, ServiceConfig]
     places: Mapping[ServiceId, Places] = field(compare=False)
+    gateways: Mapping[str, GatewayConfig] = field(default_factory=dict[str, GatewayConfig])
+    gateway_places: Mapping[str, Place] = field(default_factory=dict[str, Place], compare=False)

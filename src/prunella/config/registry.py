@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from prunella import plugins
-from prunella.plugins import PlatformPlugin, ProbePlugin, ReleasePlugin, StorePlugin
+from prunella.plugins import GatewayPlugin, PlatformPlugin, ProbePlugin, ReleasePlugin, StorePlugin
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,7 @@ class Registry:
     platforms: Mapping[str, PlatformPlugin]
     stores: Mapping[str, StorePlugin]
     releases: Mapping[str, ReleasePlugin] = field(default_factory=dict[str, ReleasePlugin])
+    gateways: Mapping[str, GatewayPlugin] = field(default_factory=dict[str, GatewayPlugin])
 
     @classmethod
     def discovered(cls) -> Registry:
@@ -25,4 +26,10 @@ class Registry:
         Raises:
             PermanentError: a third party's plugin cannot be loaded.
         """
-        return cls(plugins.probes(), plugins.platforms(), plugins.stores(), plugins.releases())
+        return cls(
+            plugins.probes(),
+            plugins.platforms(),
+            plugins.stores(),
+            plugins.releases(),
+            plugins.gateways(),
+        )

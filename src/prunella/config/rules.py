@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
 from prunella.config import schema
 from prunella.config.faults import Report
 from prunella.config.node import Node
@@ -9,6 +12,16 @@ from prunella.config.registry import Registry
 from prunella.config.template import words_of
 from prunella.config.words import Path, show_duration, show_ratio, unknown
 from prunella.spec import Spec
+
+
+class Dependent(Protocol):
+    """A checked service, as far as it concerns others."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def service(self) -> schema.Service: ...
+
 
 _PAIRS: tuple[tuple[Path, Path], ...] = (  # the first is never above the second
     (("thresholds", "degraded_error_rate"), ("thresholds", "failed_error_rate")),
@@ -95,6 +108,41 @@ def check_ports(node: Node, subject: str, platform: Spec | None, report: Report)
                     f"'{path[-1]}' of probe {number} of {subject} has {{port}}, but its replicas "
                     "have no port of their own, expected {port} in what starts them as well",
                 )
+
+
+def check_dependencies(root: Node, services: Sequence[Dependent], report: Report) -> None:
+    """Every service that another one depends on is there, and none depends on itself."""
+    needs = {one.id: [need.service for need in one.service.depends_on] for one in services}
+    listed = root.kid("services")
+    names = [] if listed is None else [name for name, _ in listed.items()]
+    for service, needed in needs.items():
+        node = root.find("services", service, "depends_on")
+        assert node is not None or not needed, "what is needed has been written"
+        for name in needed:
+            assert node is not None
+            if name not in names:
+                report.add(node.place, unknown("service", name, names))
+            elif (circle := _circle(service, name, needs)) is not None:
+                report.add(
+                    node.place,
+                    f"service '{service}' depends on itself: {' -> '.join(circle)}, "
+                    "expected services that can be healed one before the other",
+                )
+
+
+def _circle(start: str, via: str, needs: Mapping[str, Sequence[str]]) -> tuple[str, ...] | None:
+    """A way from `start` by `via` back to `start`; None: there is none."""
+    ways: list[tuple[str, ...]] = [(start, via)]
+    seen = {via}
+    while ways:
+        way = ways.pop()
+        if way[-1] == start:
+            return way
+        for name in needs.get(way[-1], ()):
+            if name not in seen or name == start:
+                seen.add(name)
+                ways.append((*way, name))
+    return None
 
 
 def _check_ladder(node: Node, own: schema.Healing, report: Report) -> None:

@@ -288,6 +288,52 @@ class Scale(Spec):
     )
 
 
+class Circuit(Spec):
+    """How the circuit of a service opens and closes again, at its gateway."""
+
+    open_for: Duration = Field(
+        default=_POLICY.circuit_open_s,
+        description="How long it stays open; longer each time, at most 5m.",
+    )
+    step: Duration = Field(
+        default=_POLICY.circuit_step_s,
+        description="How long each share of the requests that is let in again must be served well.",
+    )
+    requests: int = Field(
+        default=_POLICY.circuit_requests,
+        ge=1,
+        le=1_000_000,
+        description="Requests below which a step is judged by the service's probes.",
+    )
+    body: str = Field(
+        default="", max_length=4096, description="What callers read while it is open."
+    )
+    fallback: str = Field(
+        default="",
+        description="Where their requests go instead of a 503, in the gateway's own terms.",
+    )
+
+
+class DependsOn(Spec):
+    """Another service that this one needs."""
+
+    service: str = Field(pattern=SERVICE_ID, description="Its id.")
+    optional: bool = Field(
+        default=False,
+        description="This service can live without it: if it fails, its circuit is broken.",
+    )
+
+
+def _needed(value: object) -> object:
+    return {"service": value} if isinstance(value, str) else value
+
+
+def _or_id(schema: JsonDict) -> None:
+    """Say in the JSON Schema what `_needed` lets through."""
+    items = schema["items"]
+    schema["items"] = {"anyOf": [items, {"type": "string", "pattern": SERVICE_ID}]}
+
+
 class Service(Healing):
     """One service. Its platform's section and its release are checked by their plugins' specs."""
 
@@ -301,6 +347,17 @@ class Service(Healing):
     )
     scale: Scale | None = Field(
         default=None, description="Between which numbers it may be scaled. Default: it is not."
+    )
+    depends_on: list[Annotated[DependsOn, BeforeValidator(_needed)]] = Field(
+        default=[],
+        description="Services that it needs: they are healed before it.",
+        json_schema_extra=_or_id,
+    )
+    gateway: dict[str, Any] = Field(
+        default={}, description="The one of `gateways` that it stands behind, and where there."
+    )
+    circuit: Circuit = Field(
+        default=Circuit(), description="How its circuit opens and closes again."
     )
     release: dict[str, Any] = Field(
         default={},
@@ -371,5 +428,8 @@ class File(Spec):
     defaults: Defaults = Field(default=Defaults(), description="Settings for all services.")
     fleet: Fleet = Field(
         default=Fleet(), description="Protection of all services from their healer."
+    )
+    gateways: dict[str, Any] = Field(
+        default={}, description="What stands in front of services, by names of your own."
     )
     services: dict[str, Any] = Field(description="The services, by id.")

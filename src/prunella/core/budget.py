@@ -9,20 +9,23 @@ from prunella.core.ledger import Attempt
 from prunella.core.model import ActionKind, Instant, Outcome, ServiceId
 from prunella.core.policy import Policy
 
+ASIDE = frozenset(
+    {ActionKind.SCALE_DOWN, ActionKind.CIRCUIT_BREAK, ActionKind.CIRCUIT_CLOSE}
+)  # kinds that repair nothing, and have limits of their own
 INEFFECTIVE = frozenset({Outcome.INEFFECTIVE, Outcome.RELAPSED, Outcome.ERROR, Outcome.INTERRUPTED})
 
 
 def within(attempts: Sequence[Attempt], window_s: float, now: Instant) -> list[Attempt]:
     """The attempts that count in a window, newest first.
 
-    What was cancelled never counts, and neither does taking a remedy back.
+    What was cancelled never counts, and neither do taking a remedy back and circuits.
     """
     return [
         attempt
         for attempt in attempts
         if now - attempt.at < window_s
         and attempt.outcome is not Outcome.CANCELLED
-        and attempt.kind is not ActionKind.SCALE_DOWN
+        and attempt.kind not in ASIDE
     ]
 
 
@@ -35,11 +38,7 @@ def backoff_until(
     with each try and forgets with each half-life. The ±25 % jitter comes from a hash of service
     and try, so that services which failed together do not come back together.
     """
-    ends = [
-        attempt.ended_at or attempt.at
-        for attempt in attempts
-        if attempt.kind is not ActionKind.SCALE_DOWN
-    ]
+    ends = [attempt.ended_at or attempt.at for attempt in attempts if attempt.kind not in ASIDE]
     if not ends:
         return now
     weight = sum(0.5 ** (max(0.0, now - end) / policy.backoff_half_life_s) for end in ends)

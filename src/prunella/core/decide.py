@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Sequence
+from dataclasses import replace
 
 from prunella.core import targets
-from prunella.core.fleet import FleetView
+from prunella.core.breaker import circuits
+from prunella.core.circuits import duty, shielding
 from prunella.core.guards import Guard, Proposal, guards
-from prunella.core.health import Diagnosis
 from prunella.core.ladder import is_fresh, refine, rungs, turn
-from prunella.core.ledger import LedgerView, Veto
+from prunella.core.ledger import Veto
 from prunella.core.machine import Phase
 from prunella.core.model import (
     Action,
@@ -21,90 +20,10 @@ from prunella.core.model import (
     Instant,
     Mode,
     Scope,
-    ServiceId,
-    Status,
     Symptom,
     SymptomKind,
 )
-from prunella.core.policy import FleetPolicy, Policy
-
-
-class Reason(StrEnum):
-    """Why the healer did something, or nothing; a closed set, used as a metric label."""
-
-    WELL = "well"
-    BELOW_THRESHOLD = "below-threshold"
-    DEGRADED = "degraded"
-    BLIND = "blind"
-    OFF = "off"
-    BUSY = "busy"
-    VETOED = "vetoed"
-    EXHAUSTED = "exhausted"
-    OBSERVED = "observed"
-    HEAL = "heal"
-    FORCED = "forced"
-    OWING = "owing"  # a mitigation stands, and is not to be taken back yet
-    TAKE_BACK = "take-back"  # a mitigation has served its time
-    PUT_BACK = "put-back"  # it was taken back too early
-    SETTLED = "settled"  # what a mitigation has changed is as it was
-
-
-@dataclass(frozen=True, slots=True)
-class Forced:
-    """A person's order: who, why, and which guards it names as overridden."""
-
-    actor: str
-    reason: str
-    kind: ActionKind | None = None
-    override: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """All that a decision may depend on, taken at one instant.
-
-    Attributes:
-        status: None when the platform cannot tell: then nothing is done.
-        grace_until: until then samples are no evidence against the service; past once it is up.
-        ledger: what is remembered; in the store's transaction it is read anew.
-        load: share of its limit that the busiest measured resource is at; None: none is measured.
-    """
-
-    service: ServiceId
-    policy: Policy
-    fleet_policy: FleetPolicy
-    phase: Phase
-    diagnosis: Diagnosis
-    status: Status | None
-    capabilities: Mapping[ActionKind, Scope]
-    now: Instant
-    ledger: LedgerView = field(default_factory=LedgerView)
-    fleet: FleetView = field(default_factory=FleetView)
-    grace_until: Instant = Instant(0.0)
-    forced: Forced | None = None
-    load: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What to do and why.
-
-    Attributes:
-        action: None for "nothing now".
-        wake_at: when to decide again if nothing happens before; None: on the next change.
-        vetoes: the guards that spoke against the action, with their reasons.
-        symptom: what the decision answers to.
-        settles: the debt that is paid, when that is all there is to do.
-    """
-
-    reason: Reason
-    detail: str
-    action: Action | None = None
-    wake_at: Instant | None = None
-    vetoes: tuple[Veto, ...] = ()
-    symptom: Symptom | None = None
-    settles: Debt | None = None
-
+from prunella.core.snapshot import Decision, Dependency, Forced, Reason, Snapshot
 
 _NO_SYMPTOM = {
     Health.UNKNOWN: Decision(Reason.BLIND, "no conclusive evidence: never act on unknown"),
@@ -131,13 +50,14 @@ def vet(snap: Snapshot, action: Action, chain: tuple[Guard, ...] | None = None) 
         grace_until=snap.grace_until,
         now=snap.now,
         scope=snap.capabilities.get(action.kind, Scope.INSTANCE),
+        flow=snap.flow,
     )
-    takes_back = proposal.takes_back
+    is_no_repair = proposal.takes_back or proposal.is_circuit
     found: list[Veto] = []
     for guard in guards() if chain is None else chain:
         if snap.forced is not None and (guard.yields or guard.name in snap.forced.override):
             continue
-        if guard.remedies and takes_back:
+        if guard.remedies and is_no_repair:
             continue
         if (veto := guard.judge(proposal)) is not None:
             found.append(veto)
@@ -162,27 +82,83 @@ def decide(snap: Snapshot, chain: tuple[Guard, ...] | None = None) -> Decision:
         return _forced(snap, snap.forced, chain)
     if snap.phase is not Phase.WATCHING:
         return Decision(Reason.BUSY, f"the service is {snap.phase}")
+    owed = duty(snap)
+    if owed is None:
+        return _of_service(snap, chain)
+    if owed.action is not None:
+        return _propose(snap, owed.action, owed.reason, owed.detail, snap.diagnosis.symptom, chain)
+    if owed.settles is not None:
+        return owed
+    return _besides(_of_service(snap, chain), owed)
+
+
+def _of_service(snap: Snapshot, chain: tuple[Guard, ...] | None) -> Decision:
+    """What is to be done for the service itself."""
     if snap.diagnosis.symptom is None:
-        owing = snap.ledger.debts and snap.diagnosis.health is Health.HEALTHY
+        owing = _scalings(snap) and snap.diagnosis.health is Health.HEALTHY
         return _repay(snap, chain) if owing else _NO_SYMPTOM[snap.diagnosis.health]
     symptom = refine(snap.diagnosis.symptom, snap.ledger, snap.policy, snap.now)
     if snap.policy.mode is Mode.OFF:
         return _OFF
+    shield = shielding(snap, symptom)
+    if shield is not None and not vet(snap, shield, chain):
+        return _propose(
+            snap, shield, Reason.HEAL, f"{symptom.kind}: {symptom.evidence}", symptom, chain
+        )
     if not _worth_healing(symptom):
         return Decision(Reason.DEGRADED, f"degraded, not failed: {symptom.evidence}")
+    if (culprit := _culprit(snap, symptom)) is not None:
+        detail = f"{culprit.service}, which it needs, is {culprit.health}: that is healed first"
+        return Decision(Reason.WAITING, detail, symptom=symptom)
     if (restored := targets.put_back(snap.service, snap.status, snap.ledger)) is not None:
         detail = f"taken back too early: {symptom.evidence}"
         return _propose(snap, restored, Reason.PUT_BACK, detail, symptom, chain)
     return _heal(snap, symptom, chain)
 
 
+def _besides(decision: Decision, owed: Decision) -> Decision:
+    """A decision while a circuit stands: it is not forgotten, nor is the service given up."""
+    if decision.action is not None or decision.settles is not None:
+        return decision
+    wakes = [at for at in (decision.wake_at, owed.wake_at) if at is not None]
+    wake_at = min(wakes, default=None)
+    if decision.symptom is None:
+        return replace(owed, wake_at=wake_at)
+    if decision.reason is Reason.EXHAUSTED:
+        detail = f"{owed.detail}; {decision.detail}"
+        return replace(decision, reason=Reason.VETOED, detail=detail, wake_at=wake_at)
+    return replace(decision, wake_at=wake_at)
+
+
+def _culprit(snap: Snapshot, symptom: Symptom) -> Dependency | None:
+    """A dependency whose trouble explains this one's, and that is not out of the way yet."""
+    for needed in snap.dependencies:
+        trouble = needed.health is Health.FAILED or (
+            needed.health is Health.DEGRADED and not symptom.factual
+        )
+        if not trouble and not (needed.healing and needed.health is not Health.HEALTHY):
+            continue
+        if not needed.optional:
+            return needed
+        open_since = needed.open_since
+        if symptom.factual or (
+            open_since is not None and snap.now - open_since >= snap.policy.grace_s
+        ):
+            continue  # it has had the time to do without
+        return needed
+    return None
+
+
 def _heal(snap: Snapshot, symptom: Symptom, chain: tuple[Guard, ...] | None) -> Decision:
     """Propose the remedy whose turn it is, among those that make sense for this service now."""
     fresh = is_fresh(symptom, snap.ledger)
-    able = rungs(symptom, snap.policy, snap.capabilities, fresh=fresh)
+    can = set(snap.capabilities)
+    if any(debt.instance is None for debt in circuits(snap.ledger.debts)):
+        can.discard(ActionKind.CIRCUIT_BREAK)  # it stands open, and is looked after
+    able = rungs(symptom, snap.policy, can, fresh=fresh)
     ruled_out = _ruled_out(snap, able, symptom, chain)
     if fresh and ActionKind.ROLLBACK in ruled_out:
-        able = (*able, *rungs(symptom, snap.policy, snap.capabilities, fresh=False))
+        able = (*able, *rungs(symptom, snap.policy, can, fresh=False))
     able = tuple(kind for kind in dict.fromkeys(able) if kind not in ruled_out)
     kind = turn(able, snap.ledger)
     unfit = "".join(f"; no {other}: {veto.reason}" for other, veto in ruled_out.items())
@@ -227,14 +203,18 @@ def _propose(
             return Decision(Reason.EXHAUSTED, final.reason, None, None, vetoes, symptom)
         said = "; ".join(veto.reason for veto in vetoes)
         return Decision(Reason.VETOED, said, None, wake_after(vetoes, snap.now), vetoes, symptom)
-    if snap.policy.mode is Mode.OBSERVE:
+    if snap.policy.mode is Mode.OBSERVE and action.kind is not ActionKind.CIRCUIT_CLOSE:
         reason = Reason.OBSERVED
     return Decision(reason, detail, action, None, (), symptom)
 
 
+def _scalings(snap: Snapshot) -> tuple[Debt, ...]:
+    return tuple(debt for debt in snap.ledger.debts if debt.kind is ActionKind.SCALE_UP)
+
+
 def _repay(snap: Snapshot, chain: tuple[Guard, ...] | None) -> Decision:
     """Take a mitigation back, one instance at a time, once it is due and the load allows it."""
-    debt = snap.ledger.debts[0]
+    debt = _scalings(snap)[0]
     if snap.status is None or snap.policy.mode is not Mode.AUTO:
         return _NO_SYMPTOM[Health.HEALTHY]
     present = snap.status.desired

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
+from prunella.core.budget import ASIDE
 from prunella.core.ledger import LedgerView
 from prunella.core.model import ActionKind, Instant, Outcome, Symptom, SymptomKind
 from prunella.core.policy import Policy
@@ -35,7 +36,7 @@ def refine(symptom: Symptom, ledger: LedgerView, policy: Policy, now: Instant) -
         attempt
         for attempt in ledger.attempts
         if attempt.outcome is Outcome.RECOVERED
-        and attempt.kind is not ActionKind.SCALE_DOWN
+        and attempt.kind not in ASIDE
         and now - attempt.at <= policy.incident_window_s
     ]
     if len(recovered) < policy.flapping_recoveries:
@@ -79,7 +80,7 @@ def failed_count(ledger: LedgerView) -> int:
     """Remedies in a row that did not lead to a recovery: how many rungs up we are."""
     failed = 0
     for attempt in ledger.attempts:
-        if attempt.kind is ActionKind.SCALE_DOWN or attempt.outcome in _NOT_OURS:
+        if attempt.kind in ASIDE or attempt.outcome in _NOT_OURS:
             continue
         if attempt.outcome in (Outcome.RECOVERED, Outcome.OBSERVED):
             break

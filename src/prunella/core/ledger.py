@@ -20,6 +20,7 @@ from prunella.core.model import (
     Debt,
     Hold,
     IncidentId,
+    InstanceId,
     Instant,
     Outcome,
     ServiceId,
@@ -66,14 +67,17 @@ class Grant:
     """The lease of a mitigation, as it is written; ``Debt`` is how it is read.
 
     Attributes:
-        before: the number of replicas that there was; ``granted``: that there may be now.
+        before: the number of replicas or the share that there was; ``granted``: that there may be
+            now.
         due: from when on it is to be taken back.
+        instance: whose circuit is open; None: the service's.
     """
 
     before: int
     granted: int
     due: Stamp
     extended_count: int = 0
+    instance: InstanceId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +173,7 @@ class ServiceRow:
 class HealingRecord:
     """One healing action, as history shows it. ``success`` is None while it runs.
 
-    ``replicas``, ``revision`` and ``before`` are those of the action (``Action``).
+    ``replicas``, ``revision``, ``before`` and ``share`` are those of the action (``Action``).
     """
 
     id: ActionId
@@ -190,6 +194,7 @@ class HealingRecord:
     replicas: int | None
     revision: str | None
     before: str
+    share: int | None = None
 
 
 class Attempt(NamedTuple):
@@ -201,6 +206,7 @@ class Attempt(NamedTuple):
     outcome: Outcome | None
     actor: str
     incident: IncidentId
+    instance: InstanceId | None = None
 
 
 class LedgerView(NamedTuple):
@@ -213,7 +219,8 @@ class LedgerView(NamedTuple):
         holds: live holds on this service and on the whole instance.
         versions: deployments of this service, newest first, at most 32, the last one that soaked
             always among them.
-        debts: remedies of this service that are still to be taken back, at most one of a kind.
+        debts: remedies of this service that are still to be taken back, at most one of a kind for
+            the service, and for each instance.
     """
 
     attempts: tuple[Attempt, ...] = ()

@@ -105,7 +105,8 @@ class ActionKind(StrEnum):
     SCALE_UP = "scale-up"
     SCALE_DOWN = "scale-down"  # takes a scale-up back; never a remedy
     ROLLBACK = "rollback"
-    CIRCUIT_BREAK = "circuit-break"
+    CIRCUIT_BREAK = "circuit-break"  # lets fewer requests through, to the service or one instance
+    CIRCUIT_CLOSE = "circuit-close"  # takes a circuit-break back, step by step; never a remedy
 
 
 class Scope(StrEnum):
@@ -132,9 +133,10 @@ class Action:
             ``Status.identity``); once another run is there, the action has been carried out,
             whoever did it.
         replicas: the wanted number, for scaling.
+        share: percent of its requests that the service, or the instance, gets from then on.
         revision: the wanted version, for a rollback.
-        before: the number or the version that it starts from. Where neither that nor the target
-            is found, somebody else has changed it meanwhile, and their change wins.
+        before: the number, the version or the share that it starts from. Where neither that nor
+            the target is found, somebody else has changed it meanwhile, and their change wins.
         runs: what is replaced one after the other, the first as a canary, where the platform
             carries this out instance by instance. Each call of the platform gets one of them as
             ``instance`` and ``identity``.
@@ -148,6 +150,7 @@ class Action:
     revision: str | None = None
     before: str = ""
     runs: tuple[Run, ...] = ()
+    share: int | None = None
 
 
 class InstanceState(StrEnum):
@@ -237,9 +240,10 @@ class Hold:
 
 
 class Outcome(StrEnum):
-    """How an action ended; only RECOVERED is success."""
+    """How an action ended; only RECOVERED and CONTAINED are success."""
 
     RECOVERED = "recovered"
+    CONTAINED = "contained"  # the circuit is open: the fault is still there, and harms no caller
     INEFFECTIVE = "ineffective"
     RELAPSED = "relapsed"
     ERROR = "error"
@@ -247,6 +251,10 @@ class Outcome(StrEnum):
     OBSERVED = "observed"  # would have been done
     FOREIGN = "foreign"  # done by the platform itself, and counted
     CANCELLED = "cancelled"  # somebody else changed it meanwhile: their change wins
+
+    @property
+    def is_success(self) -> bool:
+        return self in (Outcome.RECOVERED, Outcome.CONTAINED)
 
 
 class Version(NamedTuple):
@@ -270,10 +278,11 @@ class Debt(NamedTuple):
 
     Attributes:
         action: the newest action that granted it.
-        before: what there was, and will be again: a number of replicas.
-        granted: what the remedy has raised it to.
+        before: what there was, and will be again: a number of replicas, or a share in percent.
+        granted: what the remedy has set in its place.
         due_at: from when on it is taken back, if the symptom stays away.
         extended_count: how often the symptom came back when it was taken away.
+        instance: whose circuit is open; None: the service's.
     """
 
     kind: ActionKind
@@ -282,3 +291,4 @@ class Debt(NamedTuple):
     granted: int
     due_at: Instant
     extended_count: int = 0
+    instance: InstanceId | None = None

@@ -8,11 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from prunella.core.model import ActionKind, Mode, SymptomKind
+from prunella.core.model import ActionKind, Mode, ServiceId, SymptomKind
 
 WINDOW = 100  # conclusive observations that an error rate is computed over, at most
 BURST = 16  # newest actions of the whole fleet that are remembered, at most
+
+
+class Need(NamedTuple):
+    """Another service that one depends on; ``optional``: it can live without it."""
+
+    service: ServiceId
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +29,7 @@ class Policy:
 
     mode: Mode = Mode.AUTO
     domain: str = ""  # failure domain: services that can fail together
+    needs: tuple[Need, ...] = ()
 
     fall: int = 3  # failing observations in a row that confirm a fault
     rise: int = 2  # passing observations in a row that end one
@@ -56,6 +65,10 @@ class Policy:
     scale_min: int = 1
     scale_max: int = 0  # 0: is not to be scaled
     debt_ttl_s: float = 600.0  # extra replicas are taken back after it, if the symptom stays away
+
+    circuit_open_s: float = 30.0  # how long a circuit stays open the first time
+    circuit_step_s: float = 10.0  # how long each share that is let in again must stay well
+    circuit_requests: int = 20  # real requests below which a step is judged by probes alone
 
     release_soak_s: float = 600.0  # a version that ran healthy for so long can be returned to
     irreversible: tuple[str, ...] = ()  # patterns of versions that are never rolled back from

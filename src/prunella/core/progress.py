@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from prunella.core.breaker import CIRCUIT, share_of
 from prunella.core.model import (
     Action,
     ActionKind,
@@ -9,10 +10,13 @@ from prunella.core.model import (
     Run,
     Status,
 )
+from prunella.core.traffic import Flow
 
 
 def pieces(action: Action) -> tuple[Run, ...]:
     """The runs that an action replaces, in their order; empty for the service as a whole."""
+    if action.kind in CIRCUIT:
+        return ()
     if action.runs:
         return action.runs
     return () if action.instance is None else (Run(action.instance, action.identity),)
@@ -29,8 +33,12 @@ def left(action: Action, status: Status) -> tuple[Run, ...]:
     )
 
 
-def has_begun(action: Action, status: Status) -> bool:
+def has_begun(action: Action, status: Status | None, flow: Flow | None) -> bool:
     """Whether any part of the effect is there: then it is adopted and not done again."""
+    if action.kind in CIRCUIT:
+        return flow is not None and share_of(flow.valve, action.instance) == action.share
+    if status is None:
+        return False
     match action.kind:
         case ActionKind.RESTART if action.instance is None:
             return bool(status.identity) and status.identity != action.identity
@@ -41,5 +49,5 @@ def has_begun(action: Action, status: Status) -> bool:
             return action.revision is not None and status.revision == action.revision
         case ActionKind.SCALE_UP | ActionKind.SCALE_DOWN:
             return status.desired == action.replicas
-        case ActionKind.CIRCUIT_BREAK:
-            return False
+        case _:
+            raise AssertionError(f"{action.kind} is a circuit's")

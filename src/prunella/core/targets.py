@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from prunella.core.breaker import CIRCUIT, SHARES, opening, share_of
 from prunella.core.budget import INEFFECTIVE
 from prunella.core.ledger import LedgerView
 from prunella.core.model import (
     Action,
     ActionKind,
     Instance,
+    InstanceId,
     InstanceState,
     Run,
     Scope,
@@ -21,6 +23,7 @@ from prunella.core.model import (
     Version,
 )
 from prunella.core.policy import Policy
+from prunella.core.traffic import Flow
 
 
 class _Known(Protocol):
@@ -28,6 +31,8 @@ class _Known(Protocol):
 
     @property
     def status(self) -> Status | None: ...
+    @property
+    def flow(self) -> Flow | None: ...
     @property
     def ledger(self) -> LedgerView: ...
     @property
@@ -39,6 +44,9 @@ class _Known(Protocol):
 def aim(kind: ActionKind, service: ServiceId, known: _Known, symptom: Symptom | None) -> Action:
     """The target of a remedy of `kind`; what cannot be known stays empty, for the guards to see."""
     status = known.status
+    if kind in CIRCUIT:
+        share = opening(symptom) if kind is ActionKind.CIRCUIT_BREAK else SHARES[-1]
+        return turned(kind, service, known.flow, None, share)
     if status is None:
         return Action(kind, service)
     rolling = known.capabilities.get(kind) is not Scope.SERVICE
@@ -62,8 +70,16 @@ def aim(kind: ActionKind, service: ServiceId, known: _Known, symptom: Symptom | 
             return scale(kind, service, status.desired, wanted)
         case ActionKind.SCALE_DOWN:
             return scale(kind, service, status.desired, status.desired - 1)
-        case ActionKind.CIRCUIT_BREAK:
-            return Action(kind, service)
+        case _:
+            raise AssertionError(f"{kind} is a circuit's")
+
+
+def turned(
+    kind: ActionKind, service: ServiceId, flow: Flow | None, instance: InstanceId | None, share: int
+) -> Action:
+    """The circuit of the service, or of one of its servers, at another share."""
+    before = "" if flow is None else str(share_of(flow.valve, instance))
+    return Action(kind, service, instance, share=share, before=before)
 
 
 def scale(kind: ActionKind, service: ServiceId, present: int, wanted: int) -> Action:
@@ -77,7 +93,10 @@ def restarted(status: Status, symptom: Symptom | None, ledger: LedgerView) -> tu
         return gone
     running = tuple(i for i in status.instances if i.state is InstanceState.RUNNING)
     sick = symptom.instances if symptom is not None else ()
-    pool = tuple(i for i in running if i.id in sick) or running or status.instances
+    known = tuple(i for i in running if i.id in sick)
+    if sick and not known:
+        return ()  # nothing that its platform could restart
+    pool = known or running or status.instances
     first = len(ledger.attempts) % len(pool) if pool else 0
     return pool[first:] + pool[:first]
 
@@ -90,7 +109,7 @@ def last_good(ledger: LedgerView, present: str | None) -> Version | None:
 
 def put_back(service: ServiceId, status: Status | None, ledger: LedgerView) -> Action | None:
     """The number that a mitigation had granted, if taking some of it back was too early."""
-    last = next(iter(ledger.attempts), None)
+    last = next((one for one in ledger.attempts if one.kind not in CIRCUIT), None)
     if status is None or last is None or last.kind is not ActionKind.SCALE_DOWN:
         return None
     if last.outcome not in INEFFECTIVE:

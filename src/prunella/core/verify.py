@@ -8,6 +8,7 @@ from typing import NamedTuple
 from prunella.core.health import Diagnosis, ProbeKey, Vitals
 from prunella.core.model import Health, Instance, InstanceState, Instant, Outcome, Verdict
 from prunella.core.policy import Policy
+from prunella.core.traffic import Traffic
 
 
 class Judgement(NamedTuple):
@@ -104,3 +105,34 @@ def is_proven(
     if not probes:
         return now - executed_at >= min(policy.grace_s, policy.soak_s)
     return diagnosis.health is Health.FAILED and now - executed_at >= policy.grace_s
+
+
+def judge_step(
+    before: Traffic | None,
+    after: Traffic | None,
+    diagnosis: Diagnosis,
+    executed_at: Instant,
+    now: Instant,
+    policy: Policy,
+) -> Judgement:
+    """Judge a share that a circuit lets in again: by its real requests, else by our own checks.
+
+    Args:
+        before, after: what the gateway had counted when it was let in, and has counted by now;
+            None where it cannot tell.
+        diagnosis: from what measures the service besides its gateway.
+    """
+    requests = failed = 0
+    if before is not None and after is not None:
+        requests = max(0, after.requests - before.requests)
+        failed = max(0, after.failed - before.failed)
+    if requests >= policy.circuit_requests and failed > policy.degraded_error_rate * requests:
+        return Judgement(Outcome.RELAPSED, f"{failed} of {requests} requests failed")
+    if diagnosis.symptom is not None and requests < policy.circuit_requests:
+        return Judgement(Outcome.RELAPSED, diagnosis.symptom.evidence)
+    if diagnosis.symptom is not None and diagnosis.symptom.factual:
+        return Judgement(Outcome.RELAPSED, diagnosis.symptom.evidence)
+    done_at = Instant(executed_at + policy.circuit_step_s)
+    if now < done_at:
+        return Judgement(None, "a share is let in", None, done_at)
+    return Judgement(Outcome.RECOVERED, f"{requests - failed} of {requests} requests were served")

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from prunella.core.breaker import CIRCUIT, circuits, open_s, opened_count, share_of
 from prunella.core.budget import backoff_until
-from prunella.core.decide import Decision, Forced, Reason, Snapshot, decide, vet, wake_after
+from prunella.core.decide import decide, vet, wake_after
 from prunella.core.health import Diagnosis, ProbeKey, Vitals
 from prunella.core.ladder import OURSELVES
 from prunella.core.ledger import (
@@ -46,17 +47,22 @@ from prunella.core.model import (
 )
 from prunella.core.policy import Policy
 from prunella.core.progress import has_begun, left, pieces
+from prunella.core.snapshot import Decision, Forced, Reason, Snapshot
 from prunella.core.time import rebase
-from prunella.core.verify import Judgement, is_proven, judge
+from prunella.core.traffic import Flow, Traffic
+from prunella.core.verify import Judgement, is_proven, judge, judge_step
 from prunella.errors import ConflictError, PermanentError, StaleEpochError, TransientError
 from prunella.ports import Platform, Release
 from prunella.runtime.beliefs import Beliefs
 from prunella.runtime.notices import Topic
+from prunella.runtime.passage import Passage
 from prunella.runtime.record import Record, World, after
 from prunella.runtime.target import Target
 
 _log = structlog.get_logger("prunella.engine")
 _RETRY_S = 1.0  # after trouble with the store or the platform
+_TURN_S = 5.0  # in which a gateway has to show what it was set to
+_TURN_LOOK_S = 0.1
 _LOOK_S = 0.5  # between looks at a canary that nothing measures
 _FOREIGN_COUNT = 8  # restarts by the platform that are told one by one
 _EXTENSIONS = 6  # a mitigation that is needed again and again lasts 2**6 times as long at most
@@ -70,13 +76,19 @@ _QUIET = (Reason.WELL, Reason.BELOW_THRESHOLD, Reason.BUSY)
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The action that is being carried out or verified."""
+    """The action that is being carried out or verified.
+
+    Attributes:
+        had_recovered: good answers were seen since it was carried out.
+        traffic: what the gateway had counted when it was carried out.
+    """
 
     id: ActionId
     intent: Intent
     started: Instant
     executed: Instant | None = None
     had_recovered: bool = False
+    traffic: Traffic | None = None
 
 
 class Engine:
@@ -110,6 +122,7 @@ class Engine:
         platform: Platform,
         world: World,
         release: Release | None = None,
+        passage: Passage | None = None,
     ) -> None:
         """Args: probes: for each one, whether it measures every instance by itself."""
         now = world.clock.now()
@@ -120,11 +133,11 @@ class Engine:
         self.record = Record(service, platform.kind, policy, world)
         self.decision = Decision(Reason.BLIND, "nothing seen yet")
         self._world = world
-        self._target = Target(service, platform, release, policy)
+        self._target = Target(service, platform, release, passage, policy)
         self._running: Running | None = None
         self._noted: tuple[object, ...] = ()
         self._told = False
-        world.fleet.join(service, policy.domain)
+        world.fleet.join(service, policy.domain, policy.needs)
 
     @property
     def cadence_since(self) -> Instant:
@@ -144,6 +157,11 @@ class Engine:
     @property
     def status(self) -> Status | None:
         return self.beliefs.status
+
+    @property
+    def flow(self) -> Flow | None:
+        """As its gateway has it; None: it has none, or that cannot tell."""
+        return self._target.flow
 
     @property
     def vitals(self) -> Mapping[ProbeKey, Vitals]:
@@ -167,6 +185,10 @@ class Engine:
             return False
         return self._reassess()
 
+    def take_flow(self, flow: Flow | None) -> bool:
+        """Take in what the gateway counts. True: `advance` has something to judge."""
+        return flow is not None and bool(circuits(self.record.debts))
+
     def tell(self) -> None:
         """Say that a fact has come in: the next step asks the platform before it decides."""
         self._told = True
@@ -174,6 +196,11 @@ class Engine:
     async def look(self) -> bool:
         """Ask the platform. True: `advance` has something to judge."""
         return self._take_in(await self._target.observe())
+
+    async def _look_at_gateway(self) -> None:
+        """Ask the gateway, where that may matter: it counts for all and tells it every few s."""
+        if self._target.passage is not None:
+            await self._target.passage.look()
 
     async def _look_if_due(self) -> bool:
         """Ask the platform unless nothing speaks for a change since the last time.
@@ -237,6 +264,9 @@ class Engine:
         """
         if not await self.record.write():
             return self._later(_RETRY_S)
+        return _earlier(await self._next(), await self._keep_circuits())
+
+    async def _next(self) -> Instant | None:
         match self.phase:
             case Phase.WATCHING:
                 next_at = await self._consider(None)
@@ -251,6 +281,14 @@ class Engine:
                 return await self._cool()
             case Phase.QUARANTINED:
                 return None
+
+    async def _keep_circuits(self) -> Instant | None:
+        """Renew the lease of what stands open, whatever else is going on; when to do it next."""
+        if self._target.passage is None or not circuits(self.record.debts):
+            return None
+        if self._running is not None and self._running.intent.action.kind in CIRCUIT:
+            return None  # it is being turned just now
+        return await self._target.passage.keep(epoch=self._world.epoch())
 
     def _soak(self) -> Instant | None:
         """Let the present version prove itself, unless it cannot be told which one that is."""
@@ -283,6 +321,7 @@ class Engine:
             await self._take_up(row, status)
         elif status is not None and status.revision:
             await self.record.refresh(self._world.clock.stamp())
+        self._tell_circuit()
         self._take_in(status)
 
     async def _take_up(self, row: ServiceRow, status: Status | None) -> None:
@@ -303,7 +342,9 @@ class Engine:
             return
         if action.kind is ActionKind.ROLLBACK and (status is None or not status.revision):
             return  # who carries it out reads what is deployed before anything is done
-        begun = status is not None and has_begun(action, status)
+        if action.kind in CIRCUIT:
+            await self._look_at_gateway()
+        begun = has_begun(action, status, self._target.flow)
         if begun and len(to_do) == len(pieces(action)) > 0:
             return  # deployed, and nothing runs it yet: on with the first one, from where we are
         if begun:
@@ -326,6 +367,8 @@ class Engine:
         if quiet and not self._told and not self.record.debts:
             return await self._conclude(decide(self._snapshot(None), self._world.chain))
         fresh = await self._look_if_due()
+        if fresh:
+            await self._look_at_gateway()
         # A version that has just been noticed is remembered before anything is blamed on it.
         if self.record.has_news and not await self.record.write() and forced is None:
             return self._later(_RETRY_S)
@@ -390,6 +433,8 @@ class Engine:
 
     def _grant(self, decision: Decision, action: Action, now: Stamp) -> Grant | None:
         """The lease of a mitigation, longer each time that it was taken back too early."""
+        if action.kind is ActionKind.CIRCUIT_BREAK and action.share is not None:
+            return self._grant_circuit(decision, action, action.share, now)
         if action.kind is not ActionKind.SCALE_UP or action.replicas is None:
             return None
         debt = self.record.debt(action.kind)
@@ -401,6 +446,17 @@ class Engine:
         before = present if debt is None else min(debt.before, present)
         return Grant(before, action.replicas, due, extended)
 
+    def _grant_circuit(self, decision: Decision, action: Action, share: int, now: Stamp) -> Grant:
+        debt = self.record.debt(action.kind, action.instance)
+        if debt is None:
+            count = opened_count(self.record.attempts, action.instance, self.policy, now.instant)
+        else:
+            count = debt.extended_count + (decision.reason is Reason.PUT_BACK)
+        left_s = open_s(self.policy, count)
+        if debt is not None and decision.reason is Reason.ASSERT:
+            left_s = debt.due_at - now.instant
+        return Grant(100, share, after(now, left_s), count, action.instance)
+
     async def _act(self) -> Instant | None:
         running = self._current()
         action = running.intent.action
@@ -409,7 +465,10 @@ class Engine:
         piece = to_do[0] if action.runs and to_do else None
         try:
             await self._target.carry_out(
-                action, piece, reason=running.intent.reason, epoch=self._world.epoch()
+                action,
+                piece,
+                reason=running.intent.reason,
+                epoch=self._world.epoch(),
             )
         except ConflictError as error:
             return await self._finish(Event.CANCELLED, Outcome.CANCELLED, str(error))
@@ -423,13 +482,24 @@ class Engine:
 
     def _begin_verifying(self, awaited: frozenset[InstanceId]) -> None:
         now = self._world.clock.now()
-        self._running = replace(self._current(), executed=now, had_recovered=False)
+        flow = self._target.flow
+        self._running = replace(
+            self._current(),
+            executed=now,
+            had_recovered=False,
+            traffic=None if flow is None else flow.traffic,
+        )
         self.beliefs.awaited = awaited
-        self.beliefs.forget(now)
+        if self._current().intent.action.kind not in CIRCUIT:
+            self.beliefs.forget(now)
 
     async def _verify(self) -> Instant | None:
         running, beliefs = self._current(), self.beliefs
         action = running.intent.action
+        if action.kind is ActionKind.CIRCUIT_BREAK:
+            return await self._verify_break(running, action)
+        if action.kind is ActionKind.CIRCUIT_CLOSE:
+            return await self._verify_close(running)
         fresh = await self._look_if_due()
         judgement = self._judge(running)
         if judgement.outcome is not None and not fresh:
@@ -454,6 +524,38 @@ class Engine:
                 Event.RECOVERED, judgement.outcome, judgement.detail, judgement.recovered_at
             )
         return await self._finish(Event.RELAPSED, judgement.outcome, judgement.detail)
+
+    async def _verify_break(self, running: Running, action: Action) -> Instant | None:
+        """A circuit is open when its gateway says so; what is behind it may stay as it is."""
+        await self._look_at_gateway()
+        flow, executed = self._target.flow, running.executed or running.started
+        if flow is not None and share_of(flow.valve, action.instance) == action.share:
+            detail = f"its gateway lets through {action.share} %"
+            return await self._finish(Event.RECOVERED, Outcome.CONTAINED, detail)
+        if self._world.clock.now() - executed < _TURN_S:
+            return self._later(_TURN_LOOK_S)
+        said = "its gateway cannot be asked" if flow is None else "its gateway says otherwise"
+        return await self._finish(Event.RELAPSED, Outcome.INEFFECTIVE, said)
+
+    async def _verify_close(self, running: Running) -> Instant | None:
+        """What is let in again must be served well: real requests decide, where there are some."""
+        await self._look_if_due()
+        await self._look_at_gateway()
+        flow = self._target.flow
+        seen = None if flow is None else flow.traffic
+        found = judge_step(
+            running.traffic,
+            seen,
+            self.beliefs.diagnosis,
+            running.executed or running.started,
+            self._world.clock.now(),
+            self.policy,
+        )
+        if found.outcome is None:
+            return _earlier(found.wake_at, self._later(self.policy.suspect_interval_s))
+        healed = found.outcome is Outcome.RECOVERED
+        event = Event.RECOVERED if healed else Event.RELAPSED
+        return await self._finish(event, found.outcome, found.detail)
 
     def _judge(self, running: Running) -> Judgement:
         now, action = self._world.clock.now(), running.intent.action
@@ -534,25 +636,35 @@ class Engine:
         )
         self.record.end(outcome, now.instant)
         self.beliefs.awaited = frozenset()
-        calm = outcome in (Outcome.RECOVERED, Outcome.CANCELLED)
+        kind = running.intent.action.kind
+        calm = outcome.is_success or outcome is Outcome.CANCELLED or kind in CIRCUIT
         until = backoff_until(self.service, self.record.attempts, self.policy, now.instant)
         self._running = None
-        healed = outcome is Outcome.RECOVERED
+        self._tell_circuit()
+        healed = outcome.is_success
         self._world.fleet.ended(self.service, now.instant, success=healed)
         await self.record.move(
             event, detail, finish=finish, wake_in_s=None if calm else until - now.instant
         )
-        if not (healed and running.intent.action.kind is ActionKind.SCALE_DOWN):
+        if not (healed and kind in (ActionKind.SCALE_DOWN, ActionKind.CIRCUIT_CLOSE)):
             topic = Topic.SERVICE_HEALED if healed else Topic.HEALING_FAILED
             about = {**_about(running.intent), "outcome": outcome.value, "detail": detail}
             self.record.publish(topic, {**about, "recoveryTime": finish.recovery_time_ms})
         return now.instant
 
     async def _settle(self, decision: Decision, debt: Debt) -> Instant | None:
-        if not await self.record.settle(debt, decision.detail):
+        by_others = decision.reason is Reason.YIELDED
+        if not await self.record.settle(debt, decision.detail, by_others=by_others):
             return self._later(_RETRY_S)
+        self._tell_circuit()
         await self._conclude(decision)
         return self._world.clock.now()
+
+    def _tell_circuit(self) -> None:
+        """Let those that depend on this service know whether its circuit is open."""
+        is_open = self.record.debt(ActionKind.CIRCUIT_BREAK) is not None
+        since = self._world.clock.now() if is_open else None
+        self._world.fleet.dependencies.open(self.service, since)
 
     # What is asked -----------------------------------------------------------------------------
 
@@ -580,6 +692,12 @@ class Engine:
             grace_until=beliefs.grace_until,
             forced=forced,
             load=beliefs.load,
+            flow=self._target.flow,
+            turned_by_itself=self._target.passage is not None
+            and self._target.passage.turned_by_itself,
+            dependencies=self._world.fleet.dependencies.of(self.service),
+            hurt=self._world.fleet.dependencies.hurt(self.service),
+            is_probed=bool(beliefs.vitals),
         )
 
     def _current(self) -> Running:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from prunella.core.fleet import CALM, FleetView, Storm, helped, weather, worsened
 from prunella.core.model import Health, Instant, ServiceId
-from prunella.core.policy import BURST, FleetPolicy
+from prunella.core.policy import BURST, FleetPolicy, Need
+from prunella.runtime.dependencies import Dependencies
 
 _UNWELL = (Health.DEGRADED, Health.FAILED)
 
@@ -33,6 +35,7 @@ class Fleet:
         started: when the newest actions began, newest first.
         doubt: why our own sight is poor now; empty when it is good.
         lease: why our hold of the store is not to be trusted now; empty when it is.
+        dependencies: who needs whom.
     """
 
     def __init__(self, policy: FleetPolicy) -> None:
@@ -44,8 +47,10 @@ class Fleet:
         self._domain_of: dict[ServiceId, _Domain] = {}
         self._unwell: set[ServiceId] = set()
         self._blind: set[ServiceId] = set()
+        self.dependencies = Dependencies()
 
-    def join(self, service: ServiceId, domain: str) -> None:
+    def join(self, service: ServiceId, domain: str, needs: Sequence[Need] = ()) -> None:
+        self.dependencies.join(service, needs)
         place = self._domains.setdefault(domain, _Domain())
         place.members.add(service)
         self._domain_of[service] = place
@@ -57,10 +62,12 @@ class Fleet:
         place.acting.pop(service, None)
         self._unwell.discard(service)
         self._blind.discard(service)
+        self.dependencies.leave(service)
 
     def believe(self, service: ServiceId, health: Health, now: Instant) -> bool:
         """Take in a changed belief. True when this began a storm."""
         (self._unwell.add if health in _UNWELL else self._unwell.discard)(service)
+        self.dependencies.believe(service, health)
         place = self._domain_of[service]
         if health is not Health.FAILED:
             self._well_again(place, service)
@@ -82,12 +89,15 @@ class Fleet:
         """An action has begun."""
         self.started.appendleft(now)
         self._domain_of[service].acting[service] = now
+        self.dependencies.heal(service, healing=True)
 
     def resumed(self, service: ServiceId, began: Instant) -> None:
         """An action of an earlier run of Prunella is still open."""
         self._domain_of[service].acting[service] = began
+        self.dependencies.heal(service, healing=True)
 
     def ended(self, service: ServiceId, now: Instant, *, success: bool) -> None:
+        self.dependencies.heal(service, healing=False)
         place = self._domain_of[service]
         began = place.acting.pop(service, now)
         if not success:

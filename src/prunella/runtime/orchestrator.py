@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 from typing import Any, Self
 
@@ -14,10 +15,12 @@ import structlog
 from prunella.config import (
     Changes,
     Config,
+    GatewayConfig,
     ServiceConfig,
     changes,
     from_mapping,
     make_state_folder,
+    state_folder,
 )
 from prunella.core.guards import guards
 from prunella.core.ledger import Entry, EntryKind, ServiceRow
@@ -28,6 +31,7 @@ from prunella.core.model import (
     ServiceId,
 )
 from prunella.core.policy import FleetPolicy
+from prunella.core.traffic import Flow
 from prunella.errors import (
     PermanentError,
     StaleEpochError,
@@ -39,6 +43,7 @@ from prunella.runtime.building import in_the_name_of, require_buildable
 from prunella.runtime.clock import SystemClock
 from prunella.runtime.examination import Examiner
 from prunella.runtime.fleet import Fleet
+from prunella.runtime.gateways import Gateways, build_gateway
 from prunella.runtime.journal import Journal
 from prunella.runtime.lease import Lease
 from prunella.runtime.notices import Bus, Notice, Topic
@@ -189,10 +194,14 @@ class SelfHealingOrchestrator(Orders):
             guards(),  # found now, and not by the first decision
         )
         self._holds = tuple(await store.holds(self._clock.stamp()))
+        self._gateways = Gateways(self._clock, self._scheduler, self._state_dir(), self._take_flow)
+        if self.config is not None:
+            self._gateways.add(self.config.gateways.values())
         rows = {row.service: row for row in await store.load()}
         wards = [self._admit(service) for service in self._wanted.values()]
         self._parts = asyncio.get_running_loop().create_task(self._run_parts())
         await self._start(wards, rows, _begin)
+        await self._gateways.tell_all()
         self._examiner.hasten()
         self._say(EntryKind.DAEMON, {"what": "monitoring started", "services": str(len(wards))})
         self._publish(Topic.MONITORING_STARTED, {"services": len(wards)})
@@ -203,6 +212,8 @@ class SelfHealingOrchestrator(Orders):
         ends = [ward.stop(leave=leave) for ward in self._wards.values()]
         ended = await asyncio.gather(*ends, return_exceptions=True)
         self._wards.clear()
+        if self._parts is not None:
+            await self._gateways.close()
         if self._parts is not None:
             self._parts.cancel()
             await asyncio.gather(self._parts, return_exceptions=True)
@@ -232,6 +243,9 @@ class SelfHealingOrchestrator(Orders):
         store, found = self._require_store(), changes(self.config, config)
         for id_ in (*found.changed, *found.added):
             await require_buildable(config.services[id_], self._clock, self.config.state_dir)
+        for name, gateway in config.gateways.items():
+            if self.config.gateways.get(name) != gateway:
+                await build_gateway(gateway, self._clock, self.config.state_dir).close()
         rows = {row.service: row for row in await store.load()}
         for id_ in found.removed:
             await self._dismiss(id_, for_good=True)
@@ -239,6 +253,7 @@ class SelfHealingOrchestrator(Orders):
             old, new = self._wanted[id_], config.services[id_]
             same = (old.platform, old.platform_spec) == (new.platform, new.platform_spec)
             await self._dismiss(id_, for_good=not same, leave=same)
+        await self._change_gateways(self.config.gateways, config.gateways)
         self._fleet.policy = config.fleet
         self.config = replace(
             config, store=self.config.store, state_dir=self.config.state_dir, api=self.config.api
@@ -246,9 +261,24 @@ class SelfHealingOrchestrator(Orders):
         self._wanted = dict(config.services)
         begun = (*found.changed, *found.added)
         await self._start([self._admit(config.services[id_]) for id_ in begun], rows, self._take_up)
+        await self._gateways.tell_all()
         self._examiner.hasten()
         self._say(EntryKind.DAEMON, {"what": "configuration reloaded"})
         return found
+
+    async def _change_gateways(
+        self, old: Mapping[str, GatewayConfig], new: Mapping[str, GatewayConfig]
+    ) -> None:
+        """No service of those that differ is watched now."""
+        await self._gateways.remove([name for name in old if new.get(name) != old[name]])
+        self._gateways.add(one for name, one in new.items() if old.get(name) != one)
+
+    def _take_flow(self, service: ServiceId, flow: Flow | None) -> None:
+        if (ward := self._wards.get(service)) is not None:
+            ward.take_flow(flow)
+
+    def _state_dir(self) -> Path:
+        return state_folder() if self.config is None else self.config.state_dir
 
     def _open_store(self) -> Store:
         given = self._given_store
@@ -270,6 +300,7 @@ class SelfHealingOrchestrator(Orders):
                 self._scheduler,
                 self._pulse,
                 self.config.state_dir,
+                self._gateways,
                 ended=self._action_ended,
                 crashed=self._ward_crashed,
             )

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Collection, Iterable
 from datetime import timedelta
 
-from prunella.core.decide import Forced
 from prunella.core.guards import guards
 from prunella.core.model import ActionId, ActionKind, Epoch, Hold, Instant, Stamp
+from prunella.core.snapshot import Forced
 from prunella.errors import HealingRefusedError, UnknownWordError
 from prunella.runtime.answers import Answers
 from prunella.runtime.views import to_hold

@@ -151,8 +151,9 @@ class Record:
         """The version that was deployed last, as far as is known; else empty."""
         return self.versions[0].revision if self.versions else ""
 
-    def debt(self, kind: ActionKind) -> Debt | None:
-        return next((debt for debt in self.debts if debt.kind is kind), None)
+    def debt(self, kind: ActionKind, instance: InstanceId | None = None) -> Debt | None:
+        same = (d for d in self.debts if d.kind is kind and d.instance == instance)
+        return next(same, None)
 
     def incident(self, now: Stamp) -> IncidentId:
         """The open incident, or a new one: a fault soon after a recovery is the same incident."""
@@ -174,6 +175,7 @@ class Record:
             outcome=intent.ended,
             actor=intent.actor,
             incident=intent.incident,
+            instance=intent.action.instance,
         )
         self.attempts = (attempt, *self.attempts)
         if intent.ended is not None:
@@ -223,7 +225,9 @@ class Record:
                 await self._world.store.mark(self._marks[0], epoch=epoch)
                 self._marks.pop(0)
             while self._foreign:
-                await self._write_foreign(self._foreign[0], epoch)
+                action = Action(ActionKind.RESTART, self._service, self._foreign[0])
+                reason = f"{self._platform} has restarted it by itself"
+                await self._write_foreign(action, reason, self._platform)
                 self._foreign.pop(0)
             await self.refresh(self._world.clock.stamp())
         except TransientError as error:
@@ -231,12 +235,24 @@ class Record:
             return False
         return True
 
-    async def settle(self, debt: Debt, reason: str) -> bool:
-        """Strike out a debt that is paid; False: not now."""
+    async def settle(self, debt: Debt, reason: str, *, by_others: bool) -> bool:
+        """Strike out a debt that is paid; False: not now.
+
+        Args:
+            by_others: somebody else has taken the remedy back, and that counts as their action.
+        """
         now = self._world.clock.stamp()
         try:
+            if by_others:
+                action = Action(ActionKind.CIRCUIT_CLOSE, self._service, debt.instance)
+                await self._write_foreign(action, reason, "somebody")
             await self._world.store.settle(
-                self._service, debt.kind, now, epoch=self._world.epoch(), reason=reason
+                self._service,
+                debt.kind,
+                now,
+                epoch=self._world.epoch(),
+                reason=reason,
+                instance=debt.instance,
             )
         except TransientError as error:
             _log.warning("not-recorded", service=self._service, error=str(error))
@@ -304,21 +320,21 @@ class Record:
         )
         return now.instant
 
-    async def _write_foreign(self, instance: InstanceId, epoch: Epoch) -> None:
-        """Count a restart that the platform did by itself: one owner, one budget."""
+    async def _write_foreign(self, action: Action, reason: str, actor: str) -> None:
+        """Count what somebody else did: one owner, one budget."""
         now = self._world.clock.stamp()
         intent = Intent(
-            action=Action(ActionKind.RESTART, self._service, instance),
+            action=action,
             incident=self.incident(now),
-            reason=f"{self._platform} has restarted it by itself",
+            reason=reason,
             symptom=None,
-            actor=self._platform,
+            actor=actor,
             at=now,
             failing_since=None,
             event=Event.CONFIRMED,
             ended=Outcome.FOREIGN,
         )
-        await self._world.store.begin(intent, lambda _: (), now, epoch=epoch)
+        await self._world.store.begin(intent, lambda _: (), now, epoch=self._world.epoch())
 
 
 def after(now: Stamp, seconds: float) -> Stamp:

@@ -9,8 +9,10 @@ from pathlib import Path
 import structlog
 
 from prunella.config import ServiceConfig
+from prunella.core.breaker import CIRCUIT
 from prunella.core.model import Action, ActionKind, Epoch, Run, Scope, ServiceId, Status
 from prunella.core.policy import Policy
+from prunella.core.traffic import Flow
 from prunella.errors import PermanentError, TransientError
 from prunella.plugins import PlatformContext, ReleaseContext, platforms, releases
 from prunella.ports import (
@@ -21,6 +23,7 @@ from prunella.ports import (
     SupportsCompletion,
     SupportsTestimony,
 )
+from prunella.runtime.passage import Passage
 
 _log = structlog.get_logger("prunella.target")
 _SCALING = (ActionKind.SCALE_UP, ActionKind.SCALE_DOWN)
@@ -43,15 +46,21 @@ def build(
 class Target:
     """A service to act on. With a release source, what is deployed is what that one says."""
 
-    __slots__ = ("_platform", "_policy", "_release", "_service")
+    __slots__ = ("_platform", "_policy", "_release", "_service", "passage")
 
     def __init__(
-        self, service: ServiceId, platform: Platform, release: Release | None, policy: Policy
+        self,
+        service: ServiceId,
+        platform: Platform,
+        release: Release | None,
+        passage: Passage | None,
+        policy: Policy,
     ) -> None:
         self._service = service
         self._platform = platform
         self._release = release
         self._policy = policy
+        self.passage = passage
 
     @property
     def name(self) -> str:
@@ -70,7 +79,14 @@ class Target:
                 found[ActionKind.ROLLBACK] = Scope.SERVICE
             elif restart is not None:
                 found[ActionKind.ROLLBACK] = restart
+        if self.passage is not None:
+            found |= dict.fromkeys(CIRCUIT, Scope.SERVICE)
         return found
+
+    @property
+    def flow(self) -> Flow | None:
+        """What the gateway lets through, as it was read last; None also where there is none."""
+        return None if self.passage is None else self.passage.flow
 
     async def observe(self) -> Status | None:
         """What is there now; None when that cannot be told.
@@ -96,8 +112,12 @@ class Target:
     ) -> None:
         """Do one piece of an action: one run of it, or all of it where it has no pieces.
 
-        Raises: as ``Platform.execute`` and ``Release.switch``.
+        Raises: as ``Platform.execute``, ``Release.switch`` and ``Gateway.turn``.
         """
+        if action.kind in CIRCUIT:
+            assert self.passage is not None, "what has no gateway is not capable of it"
+            await self.passage.turn(action, epoch=epoch)
+            return
         if action.kind is ActionKind.ROLLBACK and self._release is not None:
             assert action.revision is not None, "a rollback without a target is vetoed"
             await self._release.switch(

@@ -18,8 +18,10 @@ from prunella.core.model import (
     Stamp,
     Status,
 )
+from prunella.core.traffic import Flow
 from prunella.runtime.engine import Engine
 from prunella.wire import (
+    CircuitState,
     DebtRecord,
     DecisionRecord,
     HealingAction,
@@ -57,6 +59,7 @@ def to_action(record: HealingRecord) -> HealingAction:
         replicas=record.replicas,
         revision=record.revision,
         before=record.before,
+        share=record.share,
     )
 
 
@@ -81,6 +84,7 @@ def to_debts(owed: Mapping[ServiceId, Sequence[Debt]], now: Stamp) -> list[DebtR
             due=wall_of(debt.due_at, now),
             extended_count=debt.extended_count,
             action_id=str(debt.action),
+            instance=debt.instance,
         )
         for service, debts in owed.items()
         for debt in debts
@@ -126,7 +130,12 @@ def service_health(engine: Engine, now: Stamp, *, paused: bool) -> ServiceHealth
         paused=paused,
         replicas=None if engine.status is None else to_replicas(engine.status),
         revision=_revision(engine),
+        circuit=None if engine.flow is None else to_circuit(engine.flow),
     )
+
+
+def to_circuit(flow: Flow) -> CircuitState:
+    return CircuitState(share=flow.valve.share, shut=sorted(flow.valve.shut))
 
 
 def _revision(engine: Engine) -> str | None:

@@ -10,15 +10,17 @@ import structlog
 
 from prunella.config import ServiceConfig
 from prunella.core.cadence import interval_s
-from prunella.core.decide import Forced
 from prunella.core.health import ProbeKey
 from prunella.core.ledger import Entry, EntryKind, ServiceRow, Veto
 from prunella.core.machine import Phase
 from prunella.core.model import ActionId, Fact, InstanceId, Instant, Observation, Verdict
+from prunella.core.snapshot import Forced
+from prunella.core.traffic import Flow
 from prunella.plugins import ProbeContext
 from prunella.ports import Probe, Remark, SupportsLifecycle
 from prunella.runtime.engine import Engine
 from prunella.runtime.examination import examine
+from prunella.runtime.gateways import Gateways
 from prunella.runtime.probing import Probing
 from prunella.runtime.pulse import Pulse
 from prunella.runtime.record import World
@@ -44,6 +46,7 @@ class Ward:
         scheduler: Scheduler,
         pulse: Pulse,
         state_dir: Path,
+        gateways: Gateways,
         *,
         ended: Callable[[ActionId], None],
         crashed: Callable[[Ward, Exception], None],
@@ -54,6 +57,7 @@ class Ward:
         self._pulse = pulse
         self._ended = ended
         self._crashed = crashed
+        self._gateways = gateways
         self._lock = asyncio.Lock()
         self._driver: asyncio.Task[None] | None = None
         self._again = False
@@ -76,6 +80,7 @@ class Ward:
             self.platform,
             world,
             self.release_source,
+            gateways.join(config),
         )
         self._polls: list[Job] = []
         if not config.probes or self.release_source is not None:
@@ -90,7 +95,7 @@ class Ward:
                 self._lifecycle(word)
         await self.engine.restore(row)
         self._probing.start()
-        await self._probing.follow(self.engine.status)
+        await self._follow()
         for job in self._polls:
             self._scheduler.add(job)
         self.wake()
@@ -106,6 +111,7 @@ class Ward:
         """
         self._stopping = True
         self._probing.pause()
+        self._gateways.leave(self.config)
         for job in self._polls:
             self._scheduler.remove(job)
         if self._timer is not None:
@@ -185,7 +191,7 @@ class Ward:
             after = self.engine.running
         if before is not None and (after is None or after.id != before.id):
             self._ended(before.id)
-        await self._probing.follow(self.engine.status)
+        await self._follow()
         if self.engine.phase is Phase.VERIFYING and phase is not Phase.VERIFYING:
             self._probing.hasten()
         return next_at
@@ -230,8 +236,19 @@ class Ward:
 
     async def _poll(self) -> None:
         worth_judging = await self.engine.look()
-        await self._probing.follow(self.engine.status)
+        await self._follow()
         if worth_judging:
+            self.wake()
+
+    async def _follow(self) -> None:
+        """Measure the instances that there are, and tell the gateway of them."""
+        status = self.engine.status
+        await self._probing.follow(status)
+        self._gateways.follow(self.config, status)
+
+    def take_flow(self, flow: Flow | None) -> None:
+        """Take in what the gateway has read; its passage has it already."""
+        if not self._stopping and self.engine.take_flow(flow):
             self.wake()
 
     def _on_fact(self, fact: Fact) -> None:

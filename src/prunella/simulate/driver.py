@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import count
 from random import Random
 
 from prunella.core.cadence import interval_s
-from prunella.core.decide import Forced
 from prunella.core.guards import guards
 from prunella.core.health import ProbeKey
 from prunella.core.holds import in_force
 from prunella.core.ledger import Entry, Holder, Veto
-from prunella.core.model import ActionId, Epoch, Hold, Instant, ServiceId
+from prunella.core.model import ActionId, Epoch, Hold, InstanceId, Instant, ServiceId
 from prunella.core.policy import FleetPolicy, Policy
+from prunella.core.snapshot import Forced
+from prunella.core.traffic import Flow
+from prunella.errors import TransientError
 from prunella.plugins import stores
-from prunella.ports import Store
+from prunella.ports import Endpoint, Route, Store
 from prunella.runtime.engine import Engine
 from prunella.runtime.fleet import Fleet
 from prunella.runtime.notices import Bus
+from prunella.runtime.passage import Passage
 from prunella.runtime.record import World
 from prunella.simulate.world import Ailment, Effect, SimService
 from prunella.testing.clock import SimClock
+from prunella.testing.gateway import FakeGateway
 
 _JITTER = 0.1
+_READING_S = 5.0
 _ONLY = ProbeKey(0)
+
+
+def _route(service: SimService) -> Route:
+    numbers = [InstanceId(str(number)) for number in range(service.instance_count)]
+    return Route(service.id, None, endpoints=tuple(Endpoint(n, "", 0) for n in numbers))
 
 
 class Simulation:
@@ -35,9 +46,11 @@ class Simulation:
         effects: all that was really done, in order.
         observation_count: checks that went through the engines.
         entries: what the engines wanted noted in the ledger.
+        gateway: in front of all services, if there is to be one.
 
     Args:
         without_guard: leave one guard out, to see that it is missed.
+        behind_gateway: whether there is a gateway in front of the services.
     """
 
     def __init__(
@@ -48,6 +61,7 @@ class Simulation:
         seed: int = 0,
         store: Store | None = None,
         without_guard: str = "",
+        behind_gateway: bool = False,
     ) -> None:
         self.clock = SimClock()
         self.store: Store = store or stores()["memory"].open("memory://", False)  # noqa: FBT003
@@ -58,6 +72,9 @@ class Simulation:
         self.engines: dict[str, Engine] = {}
         self.entries: list[Entry] = []
         self.observation_count = 0
+        self.gateway = FakeGateway(self.clock, Random(seed))  # noqa: S311 - as below
+        self.gateway.serves = lambda service, server: self.services[service].serves(int(server))
+        self._passages: dict[ServiceId, Passage] = {}
         self._policies: dict[ServiceId, Policy] = {}
         self._random = Random(seed)  # noqa: S311 - reproducible on purpose
         self._events: list[tuple[float, int, Callable[[], object] | SimService | Engine]] = []
@@ -67,6 +84,8 @@ class Simulation:
         self._generation = 0
         self._known_holds: tuple[Hold, ...] = ()
         self._due: dict[ServiceId, float] = {}
+        self._behind_gateway = behind_gateway
+        self._reading = False
 
     async def start(self, services: Sequence[str], **settings: object) -> None:
         """Begin to watch `services`, all healthy; `settings` are attributes of `SimService`."""
@@ -103,12 +122,19 @@ class Simulation:
         heapq.heapify(self._events)
         self.engines = {}
         self._due = {}
+        self._passages = {}
+        if self._behind_gateway:
+            await self.gateway.route([_route(service) for service in self.services.values()])
+            self._push(self.clock.now() + _READING_S, self._read_later)
         rows = {row.service: row for row in await self.store.load()}
         self._known_holds = tuple(await self.store.holds(self.clock.stamp()))
         for service in self.services.values():
             id_ = service.id
             policy = self._policies.get(id_, self.policy)
-            engine = Engine(id_, id_, policy, [False], service, world)
+            passage = None
+            if self._behind_gateway:
+                passage = self._passages[id_] = Passage(id_, self.gateway, self.clock)
+            engine = Engine(id_, id_, policy, [False], service, world, None, passage)
             self.engines[id_] = engine
             await engine.restore(rows.get(id_))
             engine.tell()
@@ -173,7 +199,37 @@ class Simulation:
                 await self._drive(what)
             else:
                 what()
+                if self._reading:
+                    await self._read()
         clock.move_to(Instant(until_s))
+
+    def ask(self, name: str, every_s: float, until_s: float) -> list[bool]:
+        """Callers ask a service through the gateway; the answer grows: whether each was served."""
+        served: list[bool] = []
+
+        def once() -> None:
+            served.append(bool(self.gateway.ask(ServiceId(name))))
+            if self.clock.now() + every_s < until_s:
+                self._push(self.clock.now() + every_s, once)
+
+        self._push(self.clock.now() + every_s, once)
+        return served
+
+    def _read_later(self) -> None:
+        self._push(self.clock.now() + _READING_S, self._read_later)
+        self._reading = True
+
+    async def _read(self) -> None:
+        """What the gateways of the runtime do for all services, at their interval."""
+        self._reading = False
+        flows: Mapping[ServiceId, Flow] = {}
+        with suppress(TransientError):
+            flows = await self.gateway.observe()
+        for id_, passage in self._passages.items():
+            flow = flows.get(id_)
+            passage.take(flow)
+            if self.engines[id_].take_flow(flow):
+                await self._drive(self.engines[id_])
 
     async def _check(self, service: SimService) -> None:
         engine = self.engines[service.id]

@@ -67,6 +67,7 @@ class SimService:
         bad: versions that make every instance suffer, and from what.
         restart_count: restarts by the platform itself, as it counts them.
         before_effect: what somebody else does right before an effect.
+        victim: whether something that it needs makes it err now.
         look_count: how often the platform was asked.
     """
 
@@ -94,6 +95,7 @@ class SimService:
     bad: dict[str, Ailment] = field(default_factory=dict[str, Ailment])
     restart_count: int = 0
     before_effect: Callable[[], object] | None = None
+    victim: Callable[[], bool] | None = None
     look_count: int = 0
     started: Instant = field(default=Instant(float("-inf")))
     _runs: dict[int, int] = field(default_factory=dict[int, int])
@@ -115,6 +117,10 @@ class SimService:
         self.ailment, self.since = ailment, self.clock.now()
         self._coming_back = ailment
         self._cured.clear()
+
+    def heal_all_but(self, number: int) -> None:
+        """What it suffers from is one instance's only."""
+        self._cured = set(range(self.instance_count)) - {number}
 
     def recover(self) -> None:
         self.ailment = self._coming_back = Ailment.NONE
@@ -138,11 +144,17 @@ class SimService:
             self._cured.clear()
         return self.ailment
 
+    def serves(self, number: int) -> bool:
+        """Whether an instance answers a request well."""
+        return self._ails(number) in (Ailment.NONE, Ailment.UNSEEN, Ailment.SLOW)
+
     def _ails(self, number: int) -> Ailment:
         """What one instance suffers from."""
         present = self._present()
         if present is not Ailment.NONE and number not in self._cured:
             return present
+        if self.victim is not None and self.victim():
+            return Ailment.ERRORING
         return self.bad.get(self._versions.get(number, self.revision), Ailment.NONE)
 
     async def check(self) -> Observation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prunella.core.ledger import Body, Entry, EntryKind, Grant, Intent, Mark, Step
-from prunella.core.model import ActionId, ActionKind, Hold, Outcome, ServiceId, Stamp
+from prunella.core.model import ActionId, ActionKind, Hold, ServiceId, Stamp
 
 
 def of_intent(intent: Intent) -> Entry:
@@ -22,6 +22,7 @@ def of_intent(intent: Intent) -> Entry:
             "incident": intent.incident,
             "instance": action.instance,
             "replicas": action.replicas,
+            "share": action.share,
             "revision": action.revision,
             "before": action.before,
             "ended": None if intent.ended is None else intent.ended.value,
@@ -52,7 +53,7 @@ def of_outcome(step: Step) -> Entry | None:
         {
             "action": finish.action,
             "outcome": finish.outcome.value,
-            "success": finish.outcome is Outcome.RECOVERED,
+            "success": finish.outcome.is_success,
             "detail": finish.detail,
             "recovery_time_ms": finish.recovery_time_ms,
             "downtime_ms": finish.downtime_ms,
@@ -106,6 +107,7 @@ def _of_debt(kind: ActionKind, action: ActionId, grant: Grant) -> Body:
         "id": action,
         "before": grant.before,
         "granted": grant.granted,
+        "instance": grant.instance,
         "due": grant.due.wall.isoformat(),
         "extended_count": grant.extended_count,
     }

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from prunella.core.ledger import Attempt, Finish, HealingRecord, Holder, Intent
 from prunella.core.machine import Phase
-from prunella.core.model import ActionId, Outcome, Stamp
+from prunella.core.model import ActionId, Stamp
 from prunella.core.time import rebase
 
 
@@ -29,6 +29,7 @@ class Move:
             None if self.finish is None else self.finish.outcome,
             intent.actor,
             intent.incident,
+            intent.action.instance,
         )
 
     def record(self) -> HealingRecord:
@@ -39,7 +40,7 @@ class Move:
             action=intent.action.kind,
             reason=intent.reason,
             timestamp=intent.at.wall,
-            success=None if finish is None else finish.outcome is Outcome.RECOVERED,
+            success=None if finish is None else finish.outcome.is_success,
             recovery_time_ms=None if finish is None else finish.recovery_time_ms,
             downtime_ms=None if finish is None else finish.downtime_ms,
             outcome=None if finish is None else finish.outcome,
@@ -52,6 +53,7 @@ class Move:
             replicas=intent.action.replicas,
             revision=intent.action.revision,
             before=intent.action.before,
+            share=intent.action.share,
         )
 
 

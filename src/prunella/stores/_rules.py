@@ -145,4 +145,6 @@ def renewed(grant: Grant, earlier: Grant | None) -> Grant:
 
 def debt(kind: ActionKind, action: ActionId, grant: Grant, now: Stamp) -> Debt:
     due_at = Instant(now.instant + remaining_s(grant.due, now))
-    return Debt(kind, action, grant.before, grant.granted, due_at, grant.extended_count)
+    return Debt(
+        kind, action, grant.before, grant.granted, due_at, grant.extended_count, grant.instance
+    )

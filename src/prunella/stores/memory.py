@@ -31,6 +31,7 @@ from prunella.core.model import (
     Debt,
     Epoch,
     Hold,
+    InstanceId,
     ServiceId,
     Stamp,
 )
@@ -57,7 +58,7 @@ class MemoryStore:
         self._fleet: deque[Stamp] = deque(maxlen=BURST)
         self._standing: dict[ServiceId, Standing] = {}
         self._deployments: dict[ServiceId, list[rules.Deployment]] = {}  # newest first
-        self._owed: dict[tuple[ServiceId, ActionKind], tuple[ActionId, Grant]] = {}
+        self._owed: dict[tuple[ServiceId, ActionKind, str], tuple[ActionId, Grant]] = {}
         self._holds: dict[tuple[ServiceId | None, str], tuple[int, Hold]] = {}
         self._closed = False
 
@@ -133,10 +134,18 @@ class MemoryStore:
             known.remove(surplus)
 
     async def settle(
-        self, service: ServiceId, kind: ActionKind, now: Stamp, /, *, epoch: Epoch, reason: str
+        self,
+        service: ServiceId,
+        kind: ActionKind,
+        now: Stamp,
+        /,
+        *,
+        epoch: Epoch,
+        reason: str,
+        instance: InstanceId | None = None,
     ) -> None:
         self._require(epoch)
-        if struck := self._owed.pop((service, kind), None):
+        if struck := self._owed.pop((service, kind, instance or ""), None):
             self._append(lines.of_settlement(service, kind, *struck, now, reason))
 
     async def note(self, entries: Sequence[Entry], /, *, epoch: Epoch) -> None:
@@ -201,7 +210,7 @@ class MemoryStore:
 
     async def debts(self, now: Stamp, /) -> Mapping[ServiceId, Sequence[Debt]]:
         self._require_open()
-        return {service: self._debts(service, now) for service, _ in sorted(self._owed)}
+        return {service: self._debts(service, now) for service, *_ in sorted(self._owed)}
 
     async def history(
         self, limit: int, /, *, service: ServiceId | None = None, before: int | None = None
@@ -282,7 +291,7 @@ class MemoryStore:
         intent = move.intent
         if intent.grant is None:
             return
-        of = (intent.action.service, intent.action.kind)
+        of = (intent.action.service, intent.action.kind, intent.grant.instance or "")
         earlier = self._owed.get(of)
         granted = rules.renewed(intent.grant, None if earlier is None else earlier[1])
         self._owed[of] = (move.id, granted)
@@ -291,7 +300,7 @@ class MemoryStore:
     def _debts(self, service: ServiceId, now: Stamp) -> tuple[Debt, ...]:
         return tuple(
             rules.debt(kind, action, grant, now)
-            for (owing, kind), (action, grant) in sorted(self._owed.items())
+            for (owing, kind, _), (action, grant) in sorted(self._owed.items())
             if owing == service
         )
 

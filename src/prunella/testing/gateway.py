@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
@@ -44,6 +44,7 @@ class FakeGateway:
 
     Attributes:
         log: every turn that arrived.
+        serves: whether a server answers a request well, if it is not spoilt.
     """
 
     kind: ClassVar[str] = "fake"
@@ -53,6 +54,7 @@ class FakeGateway:
     def __init__(self, clock: Clock, rng: random.Random) -> None:
         self.log: list[Turned] = []
         self.closed = False
+        self.serves: Callable[[ServiceId, str], bool] = lambda _service, _server: True
         self._clock = clock
         self._rng = rng
         self._lines: dict[ServiceId, _Line] = {}
@@ -100,7 +102,8 @@ class FakeGateway:
             return ""
         server = able[line.requests.total() % len(able)]
         line.requests[server] += 1
-        if self._rng.random() < self._spoilt.get(server, 0.0):
+        spoilt = self._rng.random() < self._spoilt.get(server, 0.0)
+        if spoilt or not self.serves(service, server):
             line.failed[server] += 1
             return ""
         return server

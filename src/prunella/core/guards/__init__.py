@@ -13,11 +13,13 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import NamedTuple
 
+from prunella.core.breaker import CIRCUIT, circuits
 from prunella.core.fleet import FleetView
 from prunella.core.health import Diagnosis
 from prunella.core.ledger import LedgerView, Veto
 from prunella.core.model import Action, ActionKind, Instant, Scope, Status
 from prunella.core.policy import FleetPolicy, Policy
+from prunella.core.traffic import Flow
 
 
 class Proposal(NamedTuple):
@@ -33,13 +35,21 @@ class Proposal(NamedTuple):
     grace_until: Instant
     now: Instant
     scope: Scope = Scope.INSTANCE
+    flow: Flow | None = None
+
+    @property
+    def is_circuit(self) -> bool:
+        """Whether this touches no instance, and only what a gateway lets through to them."""
+        return self.action.kind in CIRCUIT
 
     @property
     def takes_back(self) -> bool:
         """Whether this ends a mitigation, or puts back one that was ended too early."""
         action = self.action
-        if action.kind is ActionKind.SCALE_DOWN:
+        if action.kind in (ActionKind.SCALE_DOWN, ActionKind.CIRCUIT_CLOSE):
             return True
+        if action.kind is ActionKind.CIRCUIT_BREAK:
+            return any(debt.instance == action.instance for debt in circuits(self.ledger.debts))
         return action.kind is ActionKind.SCALE_UP and any(
             debt.granted >= (action.replicas or 0) for debt in self.ledger.debts
         )
@@ -59,7 +69,8 @@ class Guard:
         yields: a person's forced heal passes without naming it.
         exhausts: its veto means that trying again is over: quarantine.
         sanity: its veto rules out this remedy alone: the next one is considered instead.
-        remedies: it limits how often is healed; taking a remedy back is not asked of it.
+        remedies: it limits how often is repaired; it is not asked of circuits, nor of taking a
+            remedy back.
     """
 
     name: str

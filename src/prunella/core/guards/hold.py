@@ -7,6 +7,8 @@ from prunella.core.ledger import Veto
 
 
 def judge(proposal: Proposal) -> Veto | None:
+    if proposal.is_circuit:
+        return None
     for hold in proposal.ledger.holds:
         scope = "this service" if hold.service is not None else "everything"
         until = f" until {hold.expires.wall:%Y-%m-%d %H:%M:%S} UTC" if hold.expires else ""

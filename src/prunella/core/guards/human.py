@@ -8,6 +8,8 @@ from prunella.core.model import InstanceState
 
 
 def judge(proposal: Proposal) -> Veto | None:
+    if proposal.is_circuit:
+        return None
     if proposal.status is None or not proposal.status.instances:
         return None
     stopped = all(i.state is InstanceState.STOPPED for i in proposal.status.instances)

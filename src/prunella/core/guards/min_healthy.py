@@ -9,6 +9,8 @@ from prunella.core.model import ActionKind, Health, InstanceState, Scope
 
 def judge(proposal: Proposal) -> Veto | None:
     """Judge by what would be left; a failed service has no healthy instance left to lose."""
+    if proposal.is_circuit:
+        return None
     status, action, symptom = proposal.status, proposal.action, proposal.diagnosis.symptom
     if status is None or len(status.instances) < 2 or proposal.diagnosis.health is Health.FAILED:
         return None

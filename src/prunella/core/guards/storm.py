@@ -8,6 +8,8 @@ from prunella.core.model import Instant
 
 
 def judge(proposal: Proposal) -> Veto | None:
+    if proposal.is_circuit:
+        return None
     storm, fleet = proposal.fleet.storm, proposal.fleet
     if storm.since is None:
         return None

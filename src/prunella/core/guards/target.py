@@ -7,6 +7,8 @@ from prunella.core.ledger import Veto
 
 
 def judge(proposal: Proposal) -> Veto | None:
+    if proposal.is_circuit:
+        return _of_circuit(proposal)
     if proposal.status is None:
         return Veto("target", "the platform cannot say what is running: nothing is touched")
     if not proposal.status.instances:
@@ -14,6 +16,15 @@ def judge(proposal: Proposal) -> Veto | None:
     wanted = proposal.action.instance
     if wanted is not None and all(i.id != wanted for i in proposal.status.instances):
         return Veto("target", f"instance {wanted} does not exist")
+    return None
+
+
+def _of_circuit(proposal: Proposal) -> Veto | None:
+    flow, wanted = proposal.flow, proposal.action.instance
+    if flow is None:
+        return Veto("target", "its gateway cannot say what it lets through: nothing is touched")
+    if wanted is not None and all(server.name != wanted for server in flow.servers):
+        return Veto("target", f"its gateway has no server {wanted}")
     return None
 
 

@@ -43,6 +43,7 @@ _ATTEMPTS = Prepared(
         actions.c.outcome,
         actions.c.actor,
         actions.c.incident,
+        actions.c.instance,
         actions.c.at_wall,
         actions.c.at_instant,
         actions.c.at_boot,

@@ -126,6 +126,7 @@ def of_intent(action: int, intent: Intent) -> Values:
         "replicas": intent.action.replicas,
         "revision": text_or_none(intent.action.revision),
         "before": text(intent.action.before),
+        "share": intent.action.share,
         "runs": [list(run) for run in intent.action.runs],
         "incident": intent.incident,
         "reason": text(intent.reason),
@@ -154,6 +155,7 @@ def intent(row: Row) -> Intent:
             replicas=row["replicas"],
             revision=row["revision"],
             before=row["before"],
+            share=row["share"],
             runs=tuple(Run(InstanceId(name), identity) for name, identity in row["runs"]),
         ),
         incident=IncidentId(row["incident"]),
@@ -185,13 +187,14 @@ def attempt(row: Row, now: Stamp) -> Attempt:
         outcome(row),
         row["actor"],
         IncidentId(row["incident"]),
+        None if row["instance"] is None else InstanceId(row["instance"]),
     )
 
 
 def of_finish(finish: Finish, ended: Stamp) -> Values:
     return {
         "outcome": finish.outcome.value,
-        "success": finish.outcome is Outcome.RECOVERED,
+        "success": finish.outcome.is_success,
         "detail": text(finish.detail),
         "recovery_time_ms": finish.recovery_time_ms,
         "downtime_ms": finish.downtime_ms,
@@ -228,6 +231,7 @@ def record(row: Row) -> HealingRecord:
         replicas=row["replicas"],
         revision=row["revision"],
         before=row["before"],
+        share=row["share"],
     )
 
 
@@ -319,8 +323,15 @@ def of_grant(grant: Grant) -> Values:
         "granted": grant.granted,
         **of_stamp("due", grant.due),
         "extended_count": grant.extended_count,
+        "instance": grant.instance or "",
     }
 
 
 def grant(row: Row | Values) -> Grant:
-    return Grant(row["before"], row["granted"], stamp("due", row), row["extended_count"])
+    return Grant(
+        row["before"],
+        row["granted"],
+        stamp("due", row),
+        row["extended_count"],
+        InstanceId(row["instance"]) if row["instance"] else None,
+    )

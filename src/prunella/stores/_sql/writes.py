@@ -17,6 +17,7 @@ from prunella.core.model import (
     Epoch,
     Hold,
     IncidentId,
+    InstanceId,
     Outcome,
     ServiceId,
     Stamp,
@@ -233,11 +234,12 @@ def settle(
     connection: Connection,
     service: ServiceId,
     kind: ActionKind,
+    instance: InstanceId | None,
     now: Stamp,
     reason: str,
     epoch: Epoch,
 ) -> None:
-    if struck := owed.strike(connection, service, kind):
+    if struck := owed.strike(connection, service, kind, instance):
         action, grant = struck
         line = lines.of_settlement(service, kind, action, grant, now, reason)
         append(connection, line, epoch)

@@ -25,7 +25,16 @@ from prunella.core.ledger import (
     Step,
     Veto,
 )
-from prunella.core.model import ActionId, ActionKind, Debt, Epoch, Hold, ServiceId, Stamp
+from prunella.core.model import (
+    ActionId,
+    ActionKind,
+    Debt,
+    Epoch,
+    Hold,
+    InstanceId,
+    ServiceId,
+    Stamp,
+)
 from prunella.errors import PermanentError
 from prunella.stores._sql import owed, reads, writes
 from prunella.stores._sqlite import faults, files
@@ -114,10 +123,21 @@ class SqliteStore:
         await self._write(lambda connection: writes.mark(connection, mark, epoch), epoch)
 
     async def settle(
-        self, service: ServiceId, kind: ActionKind, now: Stamp, /, *, epoch: Epoch, reason: str
+        self,
+        service: ServiceId,
+        kind: ActionKind,
+        now: Stamp,
+        /,
+        *,
+        epoch: Epoch,
+        reason: str,
+        instance: InstanceId | None = None,
     ) -> None:
         await self._write(
-            lambda connection: writes.settle(connection, service, kind, now, reason, epoch), epoch
+            lambda connection: writes.settle(
+                connection, service, kind, instance, now, reason, epoch
+            ),
+            epoch,
         )
 
     async def note(self, entries: Sequence[Entry], /, *, epoch: Epoch) -> None:

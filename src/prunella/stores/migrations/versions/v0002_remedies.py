@@ -21,6 +21,7 @@ def _stamp(name: str, *, nullable: bool = False) -> tuple[sa.Column[Any], ...]:
 
 def upgrade() -> None:
     op.add_column("actions", sa.Column("before", sa.Text, nullable=False, server_default=""))
+    op.add_column("actions", sa.Column("share", sa.BigInteger))
     op.add_column("actions", sa.Column("runs", sa.JSON, nullable=False, server_default="[]"))
     op.add_column("actions", sa.Column("grant", sa.JSON))
     _versions()
@@ -47,6 +48,7 @@ def _debts() -> None:
         "debts",
         sa.Column("service", sa.Text, primary_key=True),
         sa.Column("kind", sa.Text, primary_key=True),
+        sa.Column("instance", sa.Text, primary_key=True),
         sa.Column("action", sa.BigInteger, nullable=False),
         sa.Column("before", sa.BigInteger, nullable=False),
         sa.Column("granted", sa.BigInteger, nullable=False),

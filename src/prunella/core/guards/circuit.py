@@ -1,0 +1,37 @@
+"""``circuit``: open only what does harm, and never so much that traffic stops because of us."""
+
+from __future__ import annotations
+
+from prunella.core.breaker import circuits, last_of, may_shut, share_of
+from prunella.core.guards import Guard, Proposal
+from prunella.core.ledger import Veto
+from prunella.core.model import ActionKind, Health, Instant, Outcome, SymptomKind
+
+
+def judge(proposal: Proposal) -> Veto | None:
+    action, flow = proposal.action, proposal.flow
+    if action.kind is not ActionKind.CIRCUIT_BREAK or flow is None or action.share is None:
+        return None
+    present = share_of(flow.valve, action.instance)
+    standing = [d for d in circuits(proposal.ledger.debts) if d.instance == action.instance]
+    if present <= action.share and all(proposal.now < debt.due_at for debt in standing):
+        return Veto("circuit", f"its circuit lets through {present} % already")
+    if standing:
+        return None
+    last = last_of(proposal.ledger.attempts, action.instance)
+    if last is not None and last.outcome is Outcome.FOREIGN:
+        until = Instant(last.at + proposal.policy.incident_window_s)
+        if proposal.now < until:
+            return Veto("circuit", "somebody else has closed it: it is theirs now", until)
+    if action.instance is not None:
+        reason = may_shut(flow, action.instance, circuits(proposal.ledger.debts))
+        return Veto("circuit", reason) if reason else None
+    symptom = proposal.diagnosis.symptom
+    if symptom is None or symptom.kind is SymptomKind.SLOW:
+        return None
+    if proposal.diagnosis.health is not Health.FAILED:
+        return Veto("circuit", "a part of its requests is served")
+    return None
+
+
+GUARD = Guard("circuit", 85, judge, sanity=True)
