@@ -39,6 +39,21 @@ class UnknownWordError(PermanentError):
     """An order names an action or a guard that there is not."""
 
 
+class CircuitOpenError(PrunellaError):
+    """A call was not made: the circuit of what it would call is open.
+
+    Attributes:
+        retry_after_s: when to try again at the latest; it may close earlier.
+        body: what the service's configuration says to callers.
+    """
+
+    def __init__(self, service: str, retry_after_s: float, body: str = "") -> None:
+        super().__init__(body or f"the circuit of {service} is open for {retry_after_s:.0f} s")
+        self.service = service
+        self.retry_after_s = retry_after_s
+        self.body = body
+
+
 class HealingRefusedError(PrunellaError):
     """Guards refused a forced heal. ``vetoes``: guard name to its reason."""
 

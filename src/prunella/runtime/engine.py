@@ -185,6 +185,10 @@ class Engine:
             return False
         return self._reassess()
 
+    def stand_behind(self, passage: Passage) -> None:
+        """From now on there is a gateway."""
+        self._target.passage = passage
+
     def take_flow(self, flow: Flow | None) -> bool:
         """Take in what the gateway counts. True: `advance` has something to judge."""
         return flow is not None and bool(circuits(self.record.debts))

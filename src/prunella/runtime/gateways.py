@@ -15,10 +15,13 @@ from prunella.core.traffic import Flow
 from prunella.errors import PermanentError, TransientError
 from prunella.plugins import GatewayContext, gateways
 from prunella.ports import Clock, Endpoint, Gateway, Route
+from prunella.runtime.callers import Callers
 from prunella.runtime.passage import Passage
 from prunella.runtime.scheduler import Job, Scheduler
 
 _log = structlog.get_logger("prunella.gateways")
+_CALLERS = "this process"
+_CALLERS_S = 1.0
 
 
 def build_gateway(config: GatewayConfig, clock: Clock, state_dir: Path) -> Gateway:
@@ -56,6 +59,7 @@ class Gateways:
     """Reads every gateway at its interval, for all its services at once.
 
     Args:
+        callers: the gateway of this very process, for services that stand behind no other.
         seen: called with what a gateway says of a service; None: it cannot tell.
     """
 
@@ -64,13 +68,16 @@ class Gateways:
         clock: Clock,
         scheduler: Scheduler,
         state_dir: Path,
+        callers: Callers,
         seen: Callable[[ServiceId, Flow | None], None],
     ) -> None:
         self._clock = clock
         self._scheduler = scheduler
         self._state_dir = state_dir
         self._seen = seen
-        self._lines: dict[str, _Line] = {}
+        self._callers = callers
+        self._lines: dict[str, _Line] = {_CALLERS: _Line(callers)}
+        self._read_every(_CALLERS, _CALLERS_S)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def add(self, configs: Iterable[GatewayConfig]) -> None:
@@ -79,11 +86,14 @@ class Gateways:
         Raises: PermanentError: a plugin cannot use its spec.
         """
         for config in configs:
-            line = self._lines[config.name] = _Line(
-                build_gateway(config, self._clock, self._state_dir)
-            )
-            line.job = Job(partial(self._read, config.name), partial(float, config.spec.interval))
-            self._scheduler.add(line.job)
+            gateway = build_gateway(config, self._clock, self._state_dir)
+            self._lines[config.name] = _Line(gateway)
+            self._read_every(config.name, config.spec.interval)
+
+    def _read_every(self, name: str, interval_s: float) -> None:
+        line = self._lines[name]
+        line.job = Job(partial(self._read, name), partial(float, interval_s))
+        self._scheduler.add(line.job)
 
     async def remove(self, names: Iterable[str]) -> None:
         """Let go of these; what they let through stays as it is."""
@@ -99,36 +109,40 @@ class Gateways:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.remove(list(self._lines))
 
-    def gateway(self, name: str) -> Gateway:
-        return self._lines[name].gateway
-
     def join(self, service: ServiceConfig) -> Passage | None:
         """Put a service behind its gateway; None: it has none."""
-        if service.route is None:
+        name = self._name(service)
+        if name is None:
             return None
-        line = self._lines[service.route.name]
+        line = self._lines[name]
         line.routes[service.id] = route_of(service, None)
         passage = line.passages[service.id] = Passage(service.id, line.gateway, self._clock)
         return passage
 
     def leave(self, service: ServiceConfig) -> None:
-        if service.route is not None and service.route.name in self._lines:
-            line = self._lines[service.route.name]
+        line = self._lines.get(self._name(service) or "")
+        if line is not None:
             line.routes.pop(service.id, None)
             line.passages.pop(service.id, None)
 
     def follow(self, service: ServiceConfig, status: Status | None) -> None:
         """Tell its gateway where a service's instances answer, soon and if that is news."""
-        if service.route is None or status is None:
+        name = self._name(service)
+        if name is None or status is None:
             return
-        line = self._lines.get(service.route.name)
+        line = self._lines.get(name)
         route = route_of(service, status)
         if line is None or line.routes.get(service.id) == route:
             return
         line.routes[service.id] = route
-        task = asyncio.get_running_loop().create_task(self._tell(service.route.name))
+        task = asyncio.get_running_loop().create_task(self._tell(name))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _name(self, service: ServiceConfig) -> str | None:
+        if service.route is not None:
+            return service.route.name
+        return _CALLERS if service.id in self._callers.services else None
 
     async def tell_all(self) -> None:
         """Tell every gateway what stands behind it; trouble is tried again at each reading."""

@@ -36,10 +36,12 @@ from prunella.errors import (
     PermanentError,
     StaleEpochError,
     TransientError,
+    UnknownServiceError,
 )
 from prunella.plugins import open_store
 from prunella.ports import Clock, Store
 from prunella.runtime.building import in_the_name_of, require_buildable
+from prunella.runtime.callers import Callers, Circuit
 from prunella.runtime.clock import SystemClock
 from prunella.runtime.examination import Examiner
 from prunella.runtime.fleet import Fleet
@@ -86,6 +88,7 @@ class SelfHealingOrchestrator(Orders):
         self.address = ""
         self._clock: Clock = clock or SystemClock()
         self._random = random or Random()  # noqa: S311 - jitter, not secrets
+        self._callers = Callers(self._clock, self._random)
         self._given_store = store if store is not None or config is not None else "memory://"
         self._store: Store | None = None
         self._wanted: dict[ServiceId, ServiceConfig] = dict(config.services) if config else {}
@@ -117,6 +120,34 @@ class SelfHealingOrchestrator(Orders):
             self.config = self.config or config
             service = config.services[ServiceId(service)]
         self._wanted[service.id] = service
+
+    def circuit(self, service_id: str, /, *, ignore: tuple[type[Exception], ...] = ()) -> Circuit:
+        """The circuit of a service for callers in this process: a decorator, a context manager.
+
+        Calls are counted, and count as evidence; while the circuit is open they are not made and
+        ``CircuitOpenError`` is raised in their place. It may be asked for before monitoring runs.
+
+        Args:
+            ignore: exceptions that say nothing against the service.
+
+        Raises: PermanentError for a service that stands behind another gateway;
+            UnknownServiceError while monitoring runs.
+        """
+        service = ServiceId(service_id)
+        wanted = self._wanted.get(service)
+        if wanted is not None and wanted.route is not None:
+            raise PermanentError(
+                f"{service} stands behind gateway {wanted.route.name}: its circuit is there"
+            )
+        is_new = service not in self._callers.services
+        if is_new and self._parts is not None:
+            ward = self._ward(service)
+            circuit = self._callers.circuit(service, ignore)
+            passage = self._gateways.join(ward.config)
+            assert passage is not None, "its circuit has just been asked for"
+            ward.stand_behind(passage)
+            return circuit
+        return self._callers.circuit(service, ignore)
 
     async def open(self) -> None:
         """Open the store and claim it; a part of ``start_monitoring`` that may be done before it.
@@ -194,9 +225,14 @@ class SelfHealingOrchestrator(Orders):
             guards(),  # found now, and not by the first decision
         )
         self._holds = tuple(await store.holds(self._clock.stamp()))
-        self._gateways = Gateways(self._clock, self._scheduler, self._state_dir(), self._take_flow)
+        self._gateways = Gateways(
+            self._clock, self._scheduler, self._state_dir(), self._callers, self._take_flow
+        )
         if self.config is not None:
             self._gateways.add(self.config.gateways.values())
+        if unknown := self._callers.services - self._wanted.keys():
+            names = ", ".join(sorted(unknown))
+            raise UnknownServiceError(f"a circuit was asked for, and there is no service {names}")
         rows = {row.service: row for row in await store.load()}
         wards = [self._admit(service) for service in self._wanted.values()]
         self._parts = asyncio.get_running_loop().create_task(self._run_parts())

@@ -21,6 +21,7 @@ from prunella.ports import Probe, Remark, SupportsLifecycle
 from prunella.runtime.engine import Engine
 from prunella.runtime.examination import examine
 from prunella.runtime.gateways import Gateways
+from prunella.runtime.passage import Passage
 from prunella.runtime.probing import Probing
 from prunella.runtime.pulse import Pulse
 from prunella.runtime.record import World
@@ -245,6 +246,10 @@ class Ward:
         status = self.engine.status
         await self._probing.follow(status)
         self._gateways.follow(self.config, status)
+
+    def stand_behind(self, passage: Passage) -> None:
+        """From now on there is a gateway."""
+        self.engine.stand_behind(passage)
 
     def take_flow(self, flow: Flow | None) -> None:
         """Take in what the gateway has read; its passage has it already."""
