@@ -88,13 +88,6 @@ def last_of(attempts: Iterable[Attempt], instance: InstanceId | None) -> Attempt
 # Servers -----------------------------------------------------------------------------------------
 
 
-def server_of(instance: Instance, flow: Flow) -> Server | None:
-    """An instance as the gateway knows it: by where it answers, else by its name."""
-    by_place = (s for s in flow.servers if s.port and (s.address, s.port) == _place(instance))
-    by_name = (s for s in flow.servers if s.name == instance.id)
-    return next(by_place, None) or next(by_name, None)
-
-
 def instance_of(server: Server, status: Status | None) -> InstanceId | None:
     """The instance that a server is; None: its platform shows none that it could be."""
     for instance in status.instances if status is not None else ():
