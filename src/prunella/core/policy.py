@@ -37,6 +37,7 @@ class Policy:
     response_time_s: float = 1.0
     degraded_error_rate: float = 0.05
     failed_error_rate: float = 0.10
+    slo: float | None = None  # share of real requests that shall succeed; None: burns no budget
 
     interval_s: float = 5.0
     suspect_interval_s: float = 1.0
