@@ -81,7 +81,7 @@ class ProbeKey(NamedTuple):
 
 def fold(vitals: Vitals, seen: Observation, policy: Policy) -> Vitals:
     """Take in one observation. INCONCLUSIVE changes nothing but the count of blind ones."""
-    verdict, at, latency_s, cause, detail, load = seen
+    verdict, at, latency_s, cause, detail, load, _ = seen
     if load is not None:
         load = load if vitals.load is None else vitals.load + _SMOOTHING * (load - vitals.load)
     if verdict is Verdict.INCONCLUSIVE:

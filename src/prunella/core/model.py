@@ -48,6 +48,34 @@ class Cause(StrEnum):
     SATURATED = "saturated"  # a resource is above its limit (CPU, memory, descriptors)
 
 
+class Traffic(NamedTuple):
+    """What real requests have met: totals since the gateway began to count.
+
+    Totals that have become smaller mean that it began anew, and nothing else.
+
+    Attributes:
+        at: when they were read.
+        requests: those that have ended, whatever their end; turned away ones are not among them.
+        failed: those among them that were answered with 5xx, or not at all.
+        unconnected: attempts to connect to a server that failed.
+        turned_away: requests that a circuit has answered instead of the service.
+        in_flight: requests under way now.
+        p50_s, p95_s, p99_s, mean_s: how long the recent ones took; None where the gateway does
+            not tell it.
+    """
+
+    at: Instant
+    requests: int = 0
+    failed: int = 0
+    unconnected: int = 0
+    turned_away: int = 0
+    in_flight: int = 0
+    p50_s: float | None = None
+    p95_s: float | None = None
+    p99_s: float | None = None
+    mean_s: float | None = None
+
+
 class Observation(NamedTuple):
     """One measurement by one probe. ``cause`` is set exactly when the verdict is FAIL."""
 
@@ -57,6 +85,7 @@ class Observation(NamedTuple):
     cause: Cause | None = None
     detail: str = ""
     load: float | None = None  # share of its limit that a measured resource is at; 1.0: all of it
+    traffic: Traffic | None = None  # what real requests have met; None: the probe does not know
 
 
 class Health(StrEnum):

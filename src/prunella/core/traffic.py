@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from prunella.core.model import Instant
+from prunella.core.model import Traffic
+
+__all__ = ["OPEN_WIDE", "Flow", "Server", "Traffic", "Valve"]  # observations bring it as well
 
 
 class Valve(NamedTuple):
@@ -21,34 +23,6 @@ class Valve(NamedTuple):
 
 
 OPEN_WIDE = Valve()
-
-
-class Traffic(NamedTuple):
-    """What real requests have met: totals since the gateway began to count.
-
-    Totals that have become smaller mean that it began anew, and nothing else.
-
-    Attributes:
-        at: when they were read.
-        requests: those that have ended, whatever their end; turned away ones are not among them.
-        failed: those among them that were answered with 5xx, or not at all.
-        unconnected: attempts to connect to a server that failed.
-        turned_away: requests that a circuit has answered instead of the service.
-        in_flight: requests under way now.
-        p50_s, p95_s, p99_s, mean_s: how long the recent ones took; None where the gateway does
-            not tell it.
-    """
-
-    at: Instant
-    requests: int = 0
-    failed: int = 0
-    unconnected: int = 0
-    turned_away: int = 0
-    in_flight: int = 0
-    p50_s: float | None = None
-    p95_s: float | None = None
-    p99_s: float | None = None
-    mean_s: float | None = None
 
 
 class Server(NamedTuple):
