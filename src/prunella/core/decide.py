@@ -238,7 +238,11 @@ def _repay(snap: Snapshot, chain: tuple[Guard, ...] | None) -> Decision:
 
 def _worth_healing(symptom: Symptom) -> bool:
     """A rate between the two thresholds is told, not treated; everything else is treated."""
-    return symptom.kind is not SymptomKind.ERRORING or symptom.severity is Health.FAILED
+    return (
+        symptom.kind is not SymptomKind.ERRORING
+        or symptom.severity is Health.FAILED
+        or bool(symptom.instances)
+    )
 
 
 def _forced(snap: Snapshot, forced: Forced, chain: tuple[Guard, ...] | None) -> Decision:

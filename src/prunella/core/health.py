@@ -230,16 +230,25 @@ def symptom_of(vitals: Vitals, policy: Policy) -> Symptom | None:
 
 
 def diagnose(
-    probes: Mapping[ProbeKey, Vitals], status: Status | None, policy: Policy, now: Instant
+    probes: Mapping[ProbeKey, Vitals],
+    status: Status | None,
+    policy: Policy,
+    now: Instant,
+    demand: Iterable[Symptom] = (),
+    served_since: Instant | None = None,
 ) -> Diagnosis:
     """Fold all that is known of a service into one belief.
 
     Args:
-        probes: a service without probes is judged by its platform alone.
+        probes: a service without probes is judged by its platform and its traffic alone.
         status: as the platform sees it; None when it cannot tell.
         now: the moment a fact is dated at, if it is new.
+        demand: what real requests confirm.
+        served_since: from then on real requests were served well: what probes say against the
+            service as a whole since before that is contradicted, and remains a suspicion.
     """
-    found = _confirmed(probes, policy)
+    found = [s for s in _confirmed(probes, policy) if not _contradicted(s, served_since)]
+    found += demand
     found += [s for s in (exited(status, now), condemned(status, now)) if s is not None]
     if found:
         worst = min(found, key=lambda s: (not s.factual, _PRECEDENCE.index(s.kind), s.since))
@@ -257,6 +266,12 @@ def diagnose(
     if any(v.bad_since is not None or v.failing or v.slow for v in probes.values()):
         return Diagnosis(Health.SUSPECT)
     return Diagnosis(Health.HEALTHY)
+
+
+def _contradicted(symptom: Symptom, served_since: Instant | None) -> bool:
+    if served_since is None or symptom.instances or symptom.saturated:
+        return False
+    return symptom.since <= served_since
 
 
 def _confirmed(probes: Mapping[ProbeKey, Vitals], policy: Policy) -> list[Symptom]:

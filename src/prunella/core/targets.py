@@ -54,7 +54,10 @@ def aim(kind: ActionKind, service: ServiceId, known: _Known, symptom: Symptom | 
         case ActionKind.RESTART if not rolling:
             return Action(kind, service, identity=status.identity)
         case ActionKind.RESTART:
-            return _rolling(Action(kind, service), restarted(status, symptom, known.ledger))
+            chosen = restarted(status, symptom, known.ledger)
+            if not chosen and symptom is not None and symptom.instances:
+                return Action(kind, service, symptom.instances[0])
+            return _rolling(Action(kind, service), chosen)
         case ActionKind.ROLLBACK:
             good = last_good(known.ledger, status.revision)
             action = Action(

@@ -27,6 +27,7 @@ from prunella.core.model import (
 )
 from prunella.core.policy import Policy
 from prunella.core.verify import has_come_up
+from prunella.runtime.demand import Demand
 
 _CHANGES_KEPT = 512
 
@@ -47,6 +48,7 @@ class Beliefs:
         changes: when the belief became what, oldest first; suspicions are not among them.
         grace_until: until then samples are no evidence; past once the service is up.
         awaited: instances whose turn in a rolling action is still to come: no evidence either.
+        demand: what real requests have met.
     """
 
     __slots__ = (
@@ -56,6 +58,7 @@ class Beliefs:
         "_runs",
         "awaited",
         "changes",
+        "demand",
         "diagnosis",
         "grace_until",
         "health_since",
@@ -79,6 +82,7 @@ class Beliefs:
         self.changes: deque[tuple[Instant, Health]] = deque(maxlen=_CHANGES_KEPT)
         self.grace_until = Instant(now + policy.grace_s)
         self.awaited: frozenset[InstanceId] = frozenset()
+        self.demand = Demand(policy)
         self._ailing_since: Instant | None = None
         self._runs: dict[InstanceId, str] | None = None  # not looked at yet
 
@@ -110,6 +114,8 @@ class Beliefs:
         before = self.vitals.get(key)
         if before is None:
             return None
+        if seen.traffic is not None:
+            self.demand.take(key.instance, seen.traffic)
         in_grace = seen.at < self.grace_until
         if (
             in_grace
@@ -163,6 +169,7 @@ class Beliefs:
     def forget(self, now: Instant) -> None:
         """Begin anew: what was seen before an action is no evidence after it."""
         self.vitals = dict.fromkeys(self.vitals, FRESH)
+        self.demand.forget()
         self.status, self.looked_at = None, Instant(float("-inf"))
         self.diagnosis = Diagnosis(Health.UNKNOWN)
         self.health_since = now
@@ -196,7 +203,9 @@ class Beliefs:
         if self.awaited and status is not None:
             judged = tuple(i for i in status.instances if i.id not in self.awaited)
             status = status._replace(instances=judged)
-        found = diagnose(vitals, status, self._policy, now)
+        symptoms = self.demand.symptoms(self.status, now)
+        served_since = self.demand.served_since(now)
+        found = diagnose(vitals, status, self._policy, now, symptoms, served_since)
         if found.symptom is None:
             if found.health is Health.HEALTHY:
                 self._ailing_since = None

@@ -191,7 +191,10 @@ class Engine:
 
     def take_flow(self, flow: Flow | None) -> bool:
         """Take in what the gateway counts. True: `advance` has something to judge."""
-        return flow is not None and bool(circuits(self.record.debts))
+        if flow is None:
+            return False
+        self.beliefs.demand.take_flow(flow)
+        return self._reassess() or bool(circuits(self.record.debts))
 
     def tell(self) -> None:
         """Say that a fact has come in: the next step asks the platform before it decides."""
@@ -204,7 +207,10 @@ class Engine:
     async def _look_at_gateway(self) -> None:
         """Ask the gateway, where that may matter: it counts for all and tells it every few s."""
         if self._target.passage is not None:
-            await self._target.passage.look()
+            flow = await self._target.passage.look()
+            if flow is not None:
+                self.beliefs.demand.take_flow(flow)
+                self._reassess()
 
     async def _look_if_due(self) -> bool:
         """Ask the platform unless nothing speaks for a change since the last time.

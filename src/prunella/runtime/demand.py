@@ -1,0 +1,99 @@
+"""What real requests say of one service: from its gateway, and from probes that count them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from prunella.core.breaker import instance_of
+from prunella.core.demand import (
+    NOTHING,
+    Window,
+    burn,
+    fold,
+    is_well_served,
+    outliers,
+    symptom_of_traffic,
+)
+from prunella.core.model import Health, InstanceId, Instant, Status, Symptom, Traffic
+from prunella.core.policy import Policy
+from prunella.core.traffic import Flow, Server
+
+_NEWEST_COUNT = 10  # requests in the newest reading that are enough to contradict a probe
+
+
+class Demand:
+    """Windows of requests: of the service as a whole, and of each server and instance."""
+
+    __slots__ = ("_before", "_places", "_policy", "_servers", "_windows")
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._windows: dict[InstanceId | None, Window] = {}
+        self._servers: dict[str, Window] = {}
+        self._places: dict[str, Server] = {}
+        self._before: Traffic | None = None  # the reading before the newest one of the whole
+
+    def take(self, of: InstanceId | None, seen: Traffic) -> None:
+        """Take in totals of the service (None) or of one instance."""
+        window = self._windows.get(of, NOTHING)
+        if of is None and window.last is not None and seen.at > window.last.at:
+            self._before = window.last
+        self._windows[of] = fold(window, seen, self._policy)
+
+    def take_flow(self, flow: Flow) -> None:
+        """Take in what the gateway has counted."""
+        self.take(None, flow.traffic)
+        self._places = {server.name: server for server in flow.servers}
+        counted = [server for server in flow.servers if server.traffic is not None]
+        for name in self._servers.keys() - {server.name for server in counted}:
+            del self._servers[name]
+        for server in counted:
+            assert server.traffic is not None
+            before = self._servers.get(server.name, NOTHING)
+            self._servers[server.name] = fold(before, server.traffic, self._policy, lasting=False)
+
+    def forget(self) -> None:
+        """What was counted before an action is no evidence after it."""
+        self._windows = {of: Window(last=window.last) for of, window in self._windows.items()}
+        self._servers = {name: Window(last=one.last) for name, one in self._servers.items()}
+        self._before = None
+
+    def symptoms(self, status: Status | None, now: Instant) -> list[Symptom]:
+        """What the requests confirm, of the service and of what is sick among its peers."""
+        if not self._windows:
+            return []
+        found: list[Symptom] = []
+        for of, window in self._windows.items():
+            symptom = symptom_of_traffic(window, self._policy, now)
+            if symptom is None and self._policy.slo is not None:
+                symptom = burn(window, self._policy.slo, now)
+            if symptom is None:
+                continue
+            if of is not None:
+                symptom = replace(symptom, severity=Health.DEGRADED, instances=(of,))
+            found.append(symptom)
+        sick = outliers(self._servers, self._policy, now)
+        if not sick:
+            return found
+        names = [self._instance(one.server, status) for one in sick]
+        worst = sick[0]
+        evidence = f"server {worst.server}: {worst.evidence}"
+        since = self._servers[worst.server].bad_since or now
+        outlying = Symptom(worst.kind, Health.DEGRADED, since, evidence, instances=tuple(names))
+        # Where some servers alone are sick, the service is not.
+        return [outlying, *(s for s in found if s.kind is not worst.kind)]
+
+    def served_since(self, now: Instant) -> Instant | None:
+        """From when on enough of the newest requests were served; None: not known, or not so."""
+        window, before = self._windows.get(None), self._before
+        if window is None or window.last is None or before is None:
+            return None
+        requests = window.last.requests - before.requests
+        failed = window.last.failed - before.failed
+        if requests < _NEWEST_COUNT or failed > self._policy.degraded_error_rate * requests:
+            return None
+        return before.at if is_well_served(window, self._policy, now) else None
+
+    def _instance(self, server: str, status: Status | None) -> InstanceId:
+        found = instance_of(self._places[server], status)
+        return InstanceId(server) if found is None else found
