@@ -134,6 +134,7 @@ class GatewayPlugin:
 
     Attributes:
         route: the config of one service behind it: the section ``gateway`` of that service.
+        writes: taking up routes changes files or programs, so it is not done only to look.
         experimental: written from the gateway's published interface, and not run against it yet.
     """
 
@@ -141,6 +142,7 @@ class GatewayPlugin:
     spec: type[GatewaySpec]
     route: type[RouteSpec]
     build: Callable[[Any, GatewayContext], Gateway]
+    writes: bool = False
     experimental: bool = False
 
 

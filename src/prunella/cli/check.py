@@ -20,14 +20,14 @@ def command(
     file: File,
     *,
     offline: Annotated[
-        bool, typer.Option("--offline", help="Ask no platform and no source of releases.")
+        bool, typer.Option("--offline", help="Ask no platform, gateway or source of releases.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Check a configuration; name every fault with its line and column.
 
-    Platforms and sources of releases are asked whether they can do their work. Ends with 0, also
-    after warnings, or with 2.
+    Platforms, gateways and sources of releases are asked whether they can do their work. Ends with
+    0, also after warnings, or with 2.
     """
     from prunella.config import ConfigFaults, load  # noqa: PLC0415 - slow
 
@@ -79,13 +79,18 @@ def _examined(config: Config, file: Path) -> tuple[list[Fault], list[Fault]]:
     import asyncio  # noqa: PLC0415 - slow
 
     from prunella.config import Fault  # noqa: PLC0415
-    from prunella.runtime.examination import examine_all  # noqa: PLC0415
+    from prunella.runtime.examination import examine_all, examine_gateways  # noqa: PLC0415
 
     _terminal.keep_log_out()
     with _terminal.counting("examining services", len(config.services)) as examined:
         found = asyncio.run(examine_all(config.services.values(), config.state_dir, examined))
     faults: list[Fault] = []
     warnings: list[Fault] = []
+    for name, remarks in asyncio.run(examine_gateways(config)).items():
+        place = config.gateway_places[name]
+        for remark in remarks:
+            told = Fault(str(file), place.line, place.column, remark.message)
+            (faults if remark.fault else warnings).append(told)
     for service, places in config.places.items():
         for remark, of_release in found[service]:
             place = places.release if of_release else places.platform

@@ -15,6 +15,7 @@ from prunella.core.model import Hold, ServiceId
 from prunella.errors import PermanentError, TransientError, UnknownServiceError
 from prunella.ports import Clock, Store
 from prunella.runtime.fleet import Fleet
+from prunella.runtime.gateways import Gateways
 from prunella.runtime.journal import Journal
 from prunella.runtime.lease import Lease
 from prunella.runtime.notices import Bus, Callback, Topic
@@ -54,10 +55,11 @@ class Answers:
     _store: Store | None  # None unless it is open, as the four below
     _lease: Lease
     _journal: Journal
-    _parts: asyncio.Task[None] | None  # None unless monitoring runs, as the three below
+    _parts: asyncio.Task[None] | None  # None unless monitoring runs, as the four below
     _fleet: Fleet
     _pulse: Pulse
     _scheduler: Scheduler
+    _gateways: Gateways
 
     def get_system_health(self) -> SystemHealth:
         """All services now. Safe from any thread."""
@@ -126,7 +128,9 @@ class Answers:
             vetoes={veto.guard: veto.reason for veto in decision.vetoes},
             next_look=None if wake_at is None else wall_of(wake_at, now),
             holds=[to_hold(hold) for hold in self._holds_on(ward.config.id)],
-            remarks=[remark.message for remark in ward.remarks],
+            remarks=[
+                remark.message for remark in (*ward.remarks, *self._gateways.remarks(ward.config))
+            ],
             decisions=past,
         )
 

@@ -11,11 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from prunella.config import ServiceConfig
+from prunella.config import Config, ServiceConfig
 from prunella.core.model import Instant, ServiceId
 from prunella.errors import PermanentError, TransientError
-from prunella.ports import Clock, Platform, Release, Remark, SupportsExamination
+from prunella.plugins import gateways
+from prunella.ports import Clock, Gateway, Platform, Release, Remark, SupportsExamination
 from prunella.runtime.clock import SystemClock
+from prunella.runtime.gateways import build_gateway, route_of
 from prunella.runtime.target import build
 
 EXAMINE_S = 3.0  # who has not answered by then is not waited for
@@ -103,7 +105,34 @@ class Examiner:
             await self._clock.sleep_until(Instant(self._clock.now() + _PAUSE_S))
 
 
-async def _ask(what: str, asked: Platform | Release, within_s: float) -> Sequence[Remark]:
+async def examine_gateways(config: Config) -> Mapping[str, tuple[Remark, ...]]:
+    """What every gateway of a configuration has to say, by name, faults first."""
+
+    async def one(name: str) -> tuple[Remark, ...]:
+        gateway = build_gateway(config.gateways[name], SystemClock(), config.state_dir)
+        try:
+            if not gateways()[gateway.kind].writes:
+                behind = (s for s in config.services.values() if s.route and s.route.name == name)
+                await gateway.route([route_of(service, None) for service in behind])
+            return await examine_gateway(gateway)
+        except (TransientError, PermanentError) as error:
+            return (Remark(f"gateway {gateway.kind} cannot be used: {error}", fault=True),)
+        finally:
+            await gateway.close()
+
+    names = tuple(config.gateways)
+    return dict(zip(names, await asyncio.gather(*map(one, names)), strict=True))
+
+
+async def examine_gateway(gateway: Gateway, *, within_s: float = EXAMINE_S) -> tuple[Remark, ...]:
+    """What one gateway has to say, faults first."""
+    found = list(await _ask("gateway", gateway, within_s))
+    if gateways()[gateway.kind].experimental:
+        found.append(Remark(f"gateway {gateway.kind} is experimental: it has not been tried here"))
+    return tuple(sorted(found, key=lambda remark: not remark.fault))
+
+
+async def _ask(what: str, asked: Platform | Release | Gateway, within_s: float) -> Sequence[Remark]:
     if not isinstance(asked, SupportsExamination):
         return ()
     try:

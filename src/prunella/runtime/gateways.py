@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from prunella.core.model import InstanceState, ServiceId, Status
 from prunella.core.traffic import Flow
 from prunella.errors import PermanentError, TransientError
 from prunella.plugins import GatewayContext, gateways
-from prunella.ports import Clock, Endpoint, Gateway, Route
+from prunella.ports import Clock, Endpoint, Gateway, Remark, Route
 from prunella.runtime.callers import Callers
 from prunella.runtime.passage import Passage
 from prunella.runtime.scheduler import Job, Scheduler
@@ -53,6 +53,7 @@ class _Line:
         self.trouble = ""
         self.telling = asyncio.Lock()
         self.job: Job | None = None
+        self.remarks: tuple[Remark, ...] = ()
 
 
 class Gateways:
@@ -61,6 +62,7 @@ class Gateways:
     Args:
         callers: the gateway of this very process, for services that stand behind no other.
         seen: called with what a gateway says of a service; None: it cannot tell.
+        examined: asks a gateway whether it can do its work.
     """
 
     def __init__(
@@ -70,11 +72,13 @@ class Gateways:
         state_dir: Path,
         callers: Callers,
         seen: Callable[[ServiceId, Flow | None], None],
+        examined: Callable[[Gateway], Awaitable[tuple[Remark, ...]]],
     ) -> None:
         self._clock = clock
         self._scheduler = scheduler
         self._state_dir = state_dir
         self._seen = seen
+        self._examined = examined
         self._callers = callers
         self._lines: dict[str, _Line] = {_CALLERS: _Line(callers)}
         self._read_every(_CALLERS, _CALLERS_S)
@@ -138,6 +142,19 @@ class Gateways:
         task = asyncio.get_running_loop().create_task(self._tell(name))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def remarks(self, service: ServiceConfig) -> tuple[Remark, ...]:
+        """What the gateway of a service said of itself when it was examined last."""
+        line = self._lines.get(self._name(service) or "")
+        return () if line is None else line.remarks
+
+    def examinations(self) -> list[Callable[[], Awaitable[None]]]:
+        """One for each gateway: has it examined, and remembers what it says."""
+        return [partial(self._examine, name) for name in self._lines if name != _CALLERS]
+
+    async def _examine(self, name: str) -> None:
+        if (line := self._lines.get(name)) is not None:
+            line.remarks = await self._examined(line.gateway)
 
     def _name(self, service: ServiceConfig) -> str | None:
         if service.route is not None:

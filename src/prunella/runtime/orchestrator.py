@@ -43,7 +43,7 @@ from prunella.ports import Clock, Store
 from prunella.runtime.building import in_the_name_of, require_buildable
 from prunella.runtime.callers import Callers, Circuit
 from prunella.runtime.clock import SystemClock
-from prunella.runtime.examination import Examiner
+from prunella.runtime.examination import Examiner, examine_gateway
 from prunella.runtime.fleet import Fleet
 from prunella.runtime.gateways import Gateways, build_gateway
 from prunella.runtime.journal import Journal
@@ -211,9 +211,7 @@ class SelfHealingOrchestrator(Orders):
         self._fleet = Fleet(self.config.fleet if self.config is not None else FleetPolicy())
         self._pulse = Pulse(self._clock, self._fleet.policy.stall_s)
         self._scheduler = Scheduler(self._clock, self._random)
-        self._examiner = Examiner(
-            self._clock, lambda: [ward.examine for ward in self._wards.values()]
-        )
+        self._examiner = Examiner(self._clock, self._examinations)
         self._world = World(
             self._clock,
             store,
@@ -226,7 +224,12 @@ class SelfHealingOrchestrator(Orders):
         )
         self._holds = tuple(await store.holds(self._clock.stamp()))
         self._gateways = Gateways(
-            self._clock, self._scheduler, self._state_dir(), self._callers, self._take_flow
+            self._clock,
+            self._scheduler,
+            self._state_dir(),
+            self._callers,
+            self._take_flow,
+            examine_gateway,
         )
         if self.config is not None:
             self._gateways.add(self.config.gateways.values())
@@ -312,6 +315,9 @@ class SelfHealingOrchestrator(Orders):
     def _take_flow(self, service: ServiceId, flow: Flow | None) -> None:
         if (ward := self._wards.get(service)) is not None:
             ward.take_flow(flow)
+
+    def _examinations(self) -> list[Callable[[], Awaitable[None]]]:
+        return [*self._gateways.examinations(), *(w.examine for w in self._wards.values())]
 
     def _state_dir(self) -> Path:
         return state_folder() if self.config is None else self.config.state_dir
