@@ -11,13 +11,14 @@ import sys
 from collections.abc import Callable, Sequence
 
 import structlog
-from bench import containers, fleet, reading, respawn, simulation, units
+from bench import containers, demand, fleet, reading, respawn, simulation, units
 from bench.machine import NotInTimeError
 from bench.report import Row, load_words, table
 
 BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "help": reading.measure_help,
     "simulation": simulation.measure,
+    "traffic": demand.measure,
     "respawn": respawn.measure_kill,
     "hang": respawn.measure_freeze,
     "cost": fleet.measure_cost,
