@@ -45,6 +45,7 @@ NUMBERS: list[tuple[str, str, object]] = [
     ("thresholds: {response_time: 250ms}", "response_time_s", 0.25),
     ("thresholds: {degraded_error_rate: 1%}", "degraded_error_rate", 0.01),
     ("thresholds: {failed_error_rate: 0.5}", "failed_error_rate", 0.5),
+    ("thresholds: {slo: 75%}", "slo", 0.75),
     ("verify: {soak: 5s}", "soak_s", 5.0),
     ("verify: {deadline: 1h}", "deadline_s", 3600.0),
     ("verify: {rollback_soak: 30s}", "rollback_soak_s", 30.0),

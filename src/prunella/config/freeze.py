@@ -89,6 +89,7 @@ def _policy(one: CheckedService, interval_s: float) -> Policy:
         response_time_s=thresholds.response_time,
         degraded_error_rate=thresholds.degraded_error_rate,
         failed_error_rate=thresholds.failed_error_rate,
+        slo=thresholds.slo,
         interval_s=interval_s,
         # A suspect is never looked at less often than usual, a lost one never more often.
         suspect_interval_s=min(cadence.suspect, interval_s),

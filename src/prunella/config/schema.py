@@ -109,6 +109,11 @@ class Thresholds(Spec):
         default=_POLICY.failed_error_rate,
         description="Share of failed checks above which a service has failed.",
     )
+    slo: Ratio | None = Field(
+        default=_POLICY.slo,
+        description="Share of real requests that shall succeed over a month, such as 99.9%; what "
+        "burns the rest too fast is a fault.",
+    )
 
 
 class Verify(Spec):
