@@ -9,11 +9,11 @@ more to do at once. On a virtual clock it is driven by the simulator, in the dae
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import structlog
 
-from prunella.core.breaker import CIRCUIT, circuits, open_s, opened_count, share_of
+from prunella.core.breaker import CIRCUIT, circuits, open_s, opened_count
 from prunella.core.budget import backoff_until
 from prunella.core.decide import decide, vet, wake_after
 from prunella.core.health import Diagnosis, ProbeKey, Vitals
@@ -34,7 +34,6 @@ from prunella.core.model import (
     ActionKind,
     Debt,
     Health,
-    Instance,
     InstanceId,
     Instant,
     Mode,
@@ -49,46 +48,21 @@ from prunella.core.policy import Policy
 from prunella.core.progress import has_begun, left, pieces
 from prunella.core.snapshot import Decision, Forced, Reason, Snapshot
 from prunella.core.time import rebase
-from prunella.core.traffic import Flow, Traffic
-from prunella.core.verify import Judgement, is_proven, judge, judge_step
+from prunella.core.traffic import Flow
 from prunella.errors import ConflictError, PermanentError, StaleEpochError, TransientError
 from prunella.ports import Platform, Release
 from prunella.runtime.beliefs import Beliefs
 from prunella.runtime.notices import Topic
 from prunella.runtime.passage import Passage
 from prunella.runtime.record import Record, World, after
+from prunella.runtime.sight import Sight
 from prunella.runtime.target import Target
+from prunella.runtime.verification import Running, Verification
 
 _log = structlog.get_logger("prunella.engine")
 _RETRY_S = 1.0  # after trouble with the store or the platform
-_TURN_S = 5.0  # in which a gateway has to show what it was set to
-_TURN_LOOK_S = 0.1
-_LOOK_S = 0.5  # between looks at a canary that nothing measures
-_FOREIGN_COUNT = 8  # restarts by the platform that are told one by one
 _EXTENSIONS = 6  # a mitigation that is needed again and again lasts 2**6 times as long at most
-_TOPIC_OF = {
-    Health.DEGRADED: Topic.SERVICE_DEGRADED,
-    Health.FAILED: Topic.SERVICE_FAILED,
-    Health.HEALTHY: Topic.SERVICE_RECOVERED,
-}
 _QUIET = (Reason.WELL, Reason.BELOW_THRESHOLD, Reason.BUSY)
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """The action that is being carried out or verified.
-
-    Attributes:
-        had_recovered: good answers were seen since it was carried out.
-        traffic: what the gateway had counted when it was carried out.
-    """
-
-    id: ActionId
-    intent: Intent
-    started: Instant
-    executed: Instant | None = None
-    had_recovered: bool = False
-    traffic: Traffic | None = None
 
 
 class Engine:
@@ -102,8 +76,9 @@ class Engine:
     __slots__ = (
         "_noted",
         "_running",
+        "_sight",
         "_target",
-        "_told",
+        "_verification",
         "_world",
         "beliefs",
         "decision",
@@ -136,7 +111,8 @@ class Engine:
         self._target = Target(service, platform, release, passage, policy)
         self._running: Running | None = None
         self._noted: tuple[object, ...] = ()
-        self._told = False
+        self._sight = Sight(service, policy, self.beliefs, self.record, self._target, world)
+        self._verification = Verification(policy, self._sight, self._target, world)
         world.fleet.join(service, policy.domain, policy.needs)
 
     @property
@@ -175,15 +151,8 @@ class Engine:
 
     def observe(self, key: ProbeKey, seen: Observation) -> bool:
         """Take in an observation of one probe. True: `advance` has something to judge."""
-        after = self.beliefs.observe(key, seen)
-        if after is None or (
-            self.beliefs.diagnosis.health is Health.HEALTHY
-            and after.bad_since is None
-            and not after.blind_in_a_row
-            and self.phase is Phase.WATCHING
-        ):
-            return False
-        return self._reassess()
+        worth = self._sight.observe(key, seen, calm=self.phase is Phase.WATCHING)
+        return worth and self._is_worth_judging()
 
     def stand_behind(self, passage: Passage) -> None:
         """From now on there is a gateway."""
@@ -193,78 +162,30 @@ class Engine:
         """Take in what the gateway counts. True: `advance` has something to judge."""
         if flow is None:
             return False
-        self.beliefs.demand.take_flow(flow)
-        return self._reassess() or bool(circuits(self.record.debts))
+        self._sight.take_flow(flow)
+        return self._is_worth_judging() or bool(circuits(self.record.debts))
 
     def tell(self) -> None:
         """Say that a fact has come in: the next step asks the platform before it decides."""
-        self._told = True
+        self._sight.told = True
 
     async def look(self) -> bool:
         """Ask the platform. True: `advance` has something to judge."""
-        return self._take_in(await self._target.observe())
-
-    async def _look_at_gateway(self) -> None:
-        """Ask the gateway, where that may matter: it counts for all and tells it every few s."""
-        if self._target.passage is not None:
-            flow = await self._target.passage.look()
-            if flow is not None:
-                self.beliefs.demand.take_flow(flow)
-                self._reassess()
-
-    async def _look_if_due(self) -> bool:
-        """Ask the platform unless nothing speaks for a change since the last time.
-
-        Asking may take a process or a request: a service that fails its checks, or that is being
-        verified, is asked once an interval, and for each fact, each effect and each verdict.
-        """
-        told, self._told = self._told, False
-        age_s = self._world.clock.now() - self.beliefs.looked_at
-        due = told or bool(self.beliefs.awaited) or age_s >= self.policy.interval_s
-        if due:
-            await self.look()
-        return due
-
-    def _take_in(self, status: Status | None) -> bool:
-        now, bad_since = self._world.clock.now(), self.beliefs.bad_since
-        self.beliefs.look(status, now)
-        if status is not None and self.record.notice(status, self._rollback(), bad_since):
-            self.beliefs.start_grace(now)
-        return self._reassess() or self.record.has_news
+        await self._sight.look(self._rollback())
+        return self._is_worth_judging() or self.record.has_news
 
     def _rollback(self) -> Action | None:
         action = self._running.intent.action if self._running is not None else None
         return action if action is not None and action.kind is ActionKind.ROLLBACK else None
 
-    def _reassess(self) -> bool:
-        now, beliefs = self._world.clock.now(), self.beliefs
-        before = beliefs.diagnosis.health
-        change = beliefs.reassess(now)
-        health = beliefs.diagnosis.health
-        if health is not before:
-            self._world.fleet.sight(self.service, blind=beliefs.is_blind)
-        if change is not None:
-            self._believe(change.last, change.health, now)
+    def _is_worth_judging(self) -> bool:
+        diagnosis = self.diagnosis
         return (
-            beliefs.diagnosis.symptom is not None
+            diagnosis.symptom is not None
             or self.phase is Phase.VERIFYING
             or self.decision.symptom is not None
-            or (self.decision.reason is Reason.BLIND and health is Health.HEALTHY)
+            or (self.decision.reason is Reason.BLIND and diagnosis.health is Health.HEALTHY)
         )
-
-    def _believe(self, last: Health, health: Health, now: Instant) -> None:
-        storm_began = self._world.fleet.believe(self.service, health, now)
-        symptom = self.beliefs.diagnosis.symptom
-        evidence = symptom.evidence if symptom is not None else ""
-        body = {"from": last.value, "to": health.value, "evidence": evidence}
-        if (topic := _TOPIC_OF.get(health)) and not (
-            health is Health.HEALTHY and last is Health.UNKNOWN
-        ):
-            self.record.publish(topic, body)
-        self.record.note(EntryKind.HEALTH, body)
-        if storm_began:
-            self.record.note(EntryKind.STORM, {"domain": self.policy.domain})
-            _log.warning("storm", domain=self.policy.domain, service=self.service)
 
     # What is done ------------------------------------------------------------------------------
 
@@ -332,7 +253,7 @@ class Engine:
         elif status is not None and status.revision:
             await self.record.refresh(self._world.clock.stamp())
         self._tell_circuit()
-        self._take_in(status)
+        self._sight.take_in(status, self._rollback())
 
     async def _take_up(self, row: ServiceRow, status: Status | None) -> None:
         if row.phase is Phase.QUARANTINED:
@@ -353,7 +274,7 @@ class Engine:
         if action.kind is ActionKind.ROLLBACK and (status is None or not status.revision):
             return  # who carries it out reads what is deployed before anything is done
         if action.kind in CIRCUIT:
-            await self._look_at_gateway()
+            await self._sight.look_at_gateway()
         begun = has_begun(action, status, self._target.flow)
         if begun and len(to_do) == len(pieces(action)) > 0:
             return  # deployed, and nothing runs it yet: on with the first one, from where we are
@@ -374,18 +295,18 @@ class Engine:
 
     async def _consider(self, forced: Forced | None) -> Instant | None:
         quiet = self.beliefs.diagnosis.symptom is None and forced is None
-        if quiet and not self._told and not self.record.debts:
+        if quiet and not self._sight.told and not self.record.debts:
             return await self._conclude(decide(self._snapshot(None), self._world.chain))
-        fresh = await self._look_if_due()
+        fresh = await self._sight.look_if_due(self._rollback())
         if fresh:
-            await self._look_at_gateway()
+            await self._sight.look_at_gateway()
         # A version that has just been noticed is remembered before anything is blamed on it.
         if self.record.has_news and not await self.record.write() and forced is None:
             return self._later(_RETRY_S)
         snap = self._snapshot(forced)
         decision = decide(snap, self._world.chain)
         if not fresh and (decision.action or decision.settles):
-            self._told = True  # nothing is done on what was seen a while ago
+            self._sight.told = True  # nothing is done on what was seen a while ago
             return await self._consider(forced)
         if decision.settles is not None:
             return await self._settle(decision, decision.settles)
@@ -504,97 +425,21 @@ class Engine:
             self.beliefs.forget(now)
 
     async def _verify(self) -> Instant | None:
-        running, beliefs = self._current(), self.beliefs
-        action = running.intent.action
-        if action.kind is ActionKind.CIRCUIT_BREAK:
-            return await self._verify_break(running, action)
-        if action.kind is ActionKind.CIRCUIT_CLOSE:
-            return await self._verify_close(running)
-        fresh = await self._look_if_due()
-        judgement = self._judge(running)
-        if judgement.outcome is not None and not fresh:
-            await self.look()
-            judgement = self._judge(running)
-        now = self._world.clock.now()
-        to_do = left(action, beliefs.status) if action.runs and beliefs.status is not None else ()
-        if judgement.outcome is None and to_do:
-            canary = self._canary(action, frozenset(run.instance for run in to_do))
-            vitals, since = beliefs.judged_vitals(), running.executed or now
-            if is_proven(beliefs.diagnosis, vitals, canary, since, now, self.policy):
-                await self.record.move(Event.CONTINUED, f"{len(to_do)} of {len(action.runs)} to go")
-                return now
-            return _earlier(judgement.wake_at, self._later(_LOOK_S))
-        if judgement.outcome is None:
-            if judgement.recovered_at is not None and not running.had_recovered:
+        running = self._current()
+        found = await self._verification.judge(running)
+        verdict = found.verdict
+        if found.proven:
+            await self.record.move(Event.CONTINUED, found.proven)
+            return self._world.clock.now()
+        if verdict is None:
+            if found.has_recovered and not running.had_recovered:
                 self._running = replace(running, had_recovered=True)
-            return judgement.wake_at
-        if judgement.outcome is Outcome.RECOVERED:
+            return found.wake_at
+        action = running.intent.action
+        if verdict.outcome is Outcome.RECOVERED and action.kind not in CIRCUIT:
             await self._target.complete(action, epoch=self._world.epoch())
-            return await self._finish(
-                Event.RECOVERED, judgement.outcome, judgement.detail, judgement.recovered_at
-            )
-        return await self._finish(Event.RELAPSED, judgement.outcome, judgement.detail)
-
-    async def _verify_break(self, running: Running, action: Action) -> Instant | None:
-        """A circuit is open when its gateway says so; what is behind it may stay as it is."""
-        await self._look_at_gateway()
-        flow, executed = self._target.flow, running.executed or running.started
-        if flow is not None and share_of(flow.valve, action.instance) == action.share:
-            detail = f"its gateway lets through {action.share} %"
-            return await self._finish(Event.RECOVERED, Outcome.CONTAINED, detail)
-        if self._world.clock.now() - executed < _TURN_S:
-            return self._later(_TURN_LOOK_S)
-        said = "its gateway cannot be asked" if flow is None else "its gateway says otherwise"
-        return await self._finish(Event.RELAPSED, Outcome.INEFFECTIVE, said)
-
-    async def _verify_close(self, running: Running) -> Instant | None:
-        """What is let in again must be served well: real requests decide, where there are some."""
-        await self._look_if_due()
-        await self._look_at_gateway()
-        flow = self._target.flow
-        seen = None if flow is None else flow.traffic
-        found = judge_step(
-            running.traffic,
-            seen,
-            self.beliefs.diagnosis,
-            running.executed or running.started,
-            self._world.clock.now(),
-            self.policy,
-        )
-        if found.outcome is None:
-            return _earlier(found.wake_at, self._later(self.policy.suspect_interval_s))
-        healed = found.outcome is Outcome.RECOVERED
-        event = Event.RECOVERED if healed else Event.RELAPSED
-        return await self._finish(event, found.outcome, found.detail)
-
-    def _judge(self, running: Running) -> Judgement:
-        now, action = self._world.clock.now(), running.intent.action
-        # What was well before something was taken away has recovered already.
-        well_before = action.kind is ActionKind.SCALE_DOWN
-        return judge(
-            self.beliefs.diagnosis,
-            self.beliefs.judged_vitals().values(),
-            running.executed if running.executed is not None else now,
-            running.had_recovered or well_before,
-            now,
-            self.policy,
-            self._soak_s(action),
-        )
-
-    def _soak_s(self, action: Action) -> float:
-        return (
-            self.policy.rollback_soak_s
-            if action.kind is ActionKind.ROLLBACK
-            else self.policy.soak_s
-        )
-
-    def _canary(self, action: Action, to_do: frozenset[InstanceId]) -> Instance | None:
-        """The instance that was replaced last."""
-        done = [run.instance for run in action.runs if run.instance not in to_do]
-        status = self.beliefs.status
-        if status is None or not done:
-            return None
-        return next((i for i in status.instances if i.id == done[-1]), None)
+        event = Event.RECOVERED if verdict.outcome.is_success else Event.RELAPSED
+        return await self._finish(event, *verdict)
 
     async def _cool(self) -> Instant | None:
         now = self._world.clock.now()
