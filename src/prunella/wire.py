@@ -73,11 +73,30 @@ class CircuitState(Wire):
     shut: list[str]
 
 
+class TrafficRecord(Wire):
+    """What real requests of the last minute have met.
+
+    Attributes:
+        requests: so many have ended; ``error_rate`` is the share of them that failed, 0-1.
+        in_flight: under way now.
+        p50, p95, p99: how long they took, in ms; absent where nobody counts that.
+    """
+
+    requests: int
+    error_rate: float
+    in_flight: int
+    p50: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+
+
 class ServiceHealth(Wire):
     """One service now. ``uptime`` is % of the last 24 h that were seen, times are ms.
 
     ``replicas`` is absent while its platform cannot tell, ``revision``, the version that is
-    deployed, where nobody knows one, and ``circuit`` where no gateway can tell.
+    deployed, where nobody knows one, ``circuit`` where no gateway can tell, and ``traffic`` where
+    nobody counts requests. The error rate is that of real requests where there are enough of them,
+    else that of the probes.
     """
 
     id: str
@@ -96,6 +115,7 @@ class ServiceHealth(Wire):
     replicas: Replicas | None = None
     revision: str | None = None
     circuit: CircuitState | None = None
+    traffic: TrafficRecord | None = None
 
 
 class SystemHealth(Wire):

@@ -16,6 +16,7 @@ HOLD = "/api/v1/holds/{service}"
 SERVICE_FIELDS = {
     "id", "name", "status", "uptime", "lastCheck", "responseTime", "errorRate", "restartCount",
     "lastRestart", "phase", "detail", "symptom", "paused", "replicas", "revision", "circuit",
+    "traffic",
 }  # fmt: skip
 ACTION_FIELDS = {
     "id", "serviceId", "action", "reason", "timestamp", "success", "recoveryTime", "downtime",

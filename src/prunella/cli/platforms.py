@@ -14,7 +14,7 @@ _COLUMNS = ("TYPE", "KIND", "CAN", "REACHABLE")
 
 
 def command(*, as_json: Json = False) -> None:
-    """List platforms and sources of releases: what each can do, and whether it is reachable.
+    """List platforms, gateways and sources of releases: what each can do, and if it is reachable.
 
     What it can do to one service is seldom all of that, and depends on how that one is set up.
     """
@@ -32,14 +32,16 @@ async def _look() -> list[dict[str, Any]]:
     """All of them; those that must be reached are tried at the same time."""
     import asyncio  # noqa: PLC0415 - slow
 
+    from prunella.core.breaker import CIRCUIT  # noqa: PLC0415
     from prunella.core.model import ActionKind  # noqa: PLC0415
-    from prunella.plugins import platforms, releases  # noqa: PLC0415
+    from prunella.plugins import gateways, platforms, releases  # noqa: PLC0415
 
     plugins = [plugin for _, plugin in sorted(platforms().items())]
     troubles = await asyncio.gather(*(_trouble(plugin.reach) for plugin in plugins))
     rollback = (ActionKind.ROLLBACK,)
     return [
         *(_told("platform", p.kind, p.can, t) for p, t in zip(plugins, troubles, strict=True)),
+        *(_told("gateway", kind, sorted(CIRCUIT), None) for kind in sorted(gateways())),
         *(_told("release", kind, rollback, None) for kind in sorted(releases())),
     ]
 

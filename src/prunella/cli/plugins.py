@@ -12,7 +12,7 @@ from prunella.cli._options import Json
 
 
 def command(*, as_json: Json = False) -> None:
-    """List the installed probes, platforms, sources of releases and stores."""
+    """List the installed probes, platforms, gateways, sources of releases and stores."""
     from prunella.config import Registry  # noqa: PLC0415 - slow
 
     found = Registry.discovered()
@@ -21,6 +21,10 @@ def command(*, as_json: Json = False) -> None:
         *(
             ("platform", kind, _about(plugin.build))
             for kind, plugin in sorted(found.platforms.items())
+        ),
+        *(
+            ("gateway", kind, _about(plugin.build))
+            for kind, plugin in sorted(found.gateways.items())
         ),
         *(
             ("release", kind, _about(plugin.build))

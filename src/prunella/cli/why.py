@@ -57,6 +57,9 @@ def _seen(service: Mapping[str, Any]) -> Iterator[str]:
             yield f"its gateway lets through {circuit['share']} % of its requests"
         if circuit["shut"]:
             yield f"its gateway keeps requests from {', '.join(circuit['shut'])}"
+    if traffic := service.get("traffic"):
+        failed = _terminal.percent(traffic["errorRate"] * 100, 1)
+        yield f"{traffic['requests']} requests in the last minute, {failed} of them failed"
     if last := service.get("lastCheck"):
         yield f"last check {_terminal.moment(last)}"
 

@@ -7,11 +7,14 @@ from dataclasses import replace
 from prunella.core.breaker import instance_of
 from prunella.core.demand import (
     NOTHING,
+    RECENT_S,
+    Rate,
     Window,
     burn,
     fold,
     is_well_served,
     outliers,
+    rate,
     symptom_of_traffic,
 )
 from prunella.core.model import Health, InstanceId, Instant, Status, Symptom, Traffic
@@ -57,6 +60,13 @@ class Demand:
         self._windows = {of: Window(last=window.last) for of, window in self._windows.items()}
         self._servers = {name: Window(last=one.last) for name, one in self._servers.items()}
         self._before = None
+
+    def last_minute(self, now: Instant) -> tuple[Rate, Traffic] | None:
+        """What the requests of the service have met lately; None: nobody counts them."""
+        window = self._windows.get(None)
+        if window is None or window.last is None:
+            return None
+        return rate(window, RECENT_S, now), window.last
 
     def symptoms(self, status: Status | None, now: Instant) -> list[Symptom]:
         """What the requests confirm, of the service and of what is sick among its peers."""

@@ -27,14 +27,27 @@ def families(health: SystemHealth, figures: Mapping[str, float]) -> Iterator[Met
     restarts = CounterMetricFamily(
         "prunella_service_restarts", "Restarts carried out.", labels=["service"]
     )
+    share = GaugeMetricFamily(
+        "prunella_circuit_share_ratio",
+        "Share of its requests that the gateway of a service lets through, 0-1.",
+        labels=["service"],
+    )
+    shut = GaugeMetricFamily(
+        "prunella_circuit_shut_servers",
+        "Servers of a service that its gateway keeps requests from.",
+        labels=["service"],
+    )
     for service in health.services:
+        if service.circuit is not None:
+            share.add_metric([service.id], service.circuit.share / 100)
+            shut.add_metric([service.id], len(service.circuit.shut))
         for word in _STATUSES:
             status.add_metric([service.id, word], float(service.status == word))
         errors.add_metric([service.id], service.error_rate)
         if service.response_time is not None:
             latency.add_metric([service.id], service.response_time / 1000)
         restarts.add_metric([service.id], service.restart_count)
-    yield from (status, errors, latency, restarts)
+    yield from (status, errors, latency, restarts, share, shut)
     total = GaugeMetricFamily("prunella_services", "Services by status.", labels=["status"])
     for word in _STATUSES:
         total.add_metric([word], getattr(health, word))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
+from prunella.core.demand import MIN_REQUESTS
 from prunella.core.health import status_word, uptime_ratio
 from prunella.core.ledger import Entry, HealingRecord
 from prunella.core.machine import Phase
@@ -19,6 +20,7 @@ from prunella.core.model import (
     Status,
 )
 from prunella.core.traffic import Flow
+from prunella.runtime.demand import Demand
 from prunella.runtime.engine import Engine
 from prunella.wire import (
     CircuitState,
@@ -29,6 +31,7 @@ from prunella.wire import (
     Replicas,
     ServiceHealth,
     SystemHealth,
+    TrafficRecord,
 )
 
 UPTIME_WINDOW_S = 86400.0
@@ -114,6 +117,10 @@ def service_health(engine: Engine, now: Stamp, *, paused: bool) -> ServiceHealth
     symptom = diagnosis.symptom
     quiet = diagnosis.health is Health.HEALTHY and engine.phase is Phase.WATCHING
     detail = "" if quiet else engine.decision.detail
+    traffic = to_traffic(engine.beliefs.demand, now.instant)
+    error_rate = max((v.error_rate for v in vitals), default=0.0)
+    if traffic is not None and traffic.requests >= MIN_REQUESTS:
+        error_rate = traffic.error_rate
     return ServiceHealth(
         id=engine.service,
         name=engine.name,
@@ -121,7 +128,7 @@ def service_health(engine: Engine, now: Stamp, *, paused: bool) -> ServiceHealth
         uptime=None if uptime is None else round(uptime * 100, 3),
         last_check=wall_of(max(seen), now) if seen else None,
         response_time=round(max(latencies) * 1000, 3) if latencies else None,
-        error_rate=max((v.error_rate for v in vitals), default=0.0),
+        error_rate=error_rate,
         restart_count=engine.record.restart_count,
         last_restart=engine.record.last_restart,
         phase=engine.phase.value,
@@ -131,7 +138,27 @@ def service_health(engine: Engine, now: Stamp, *, paused: bool) -> ServiceHealth
         replicas=None if engine.status is None else to_replicas(engine.status),
         revision=_revision(engine),
         circuit=None if engine.flow is None else to_circuit(engine.flow),
+        traffic=traffic,
     )
+
+
+def to_traffic(demand: Demand, now: Instant) -> TrafficRecord | None:
+    found = demand.last_minute(now)
+    if found is None:
+        return None
+    rate, last = found
+    return TrafficRecord(
+        requests=rate.requests,
+        error_rate=round(rate.error_ratio, 6),
+        in_flight=last.in_flight,
+        p50=_ms(last.p50_s),
+        p95=_ms(last.p95_s),
+        p99=_ms(last.p99_s),
+    )
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)
 
 
 def to_circuit(flow: Flow) -> CircuitState:
