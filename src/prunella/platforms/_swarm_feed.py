@@ -62,6 +62,7 @@ class SwarmFeed(Feed):
             return  # not one of the swarm's
         if task is not None and event.get("Action") == "die":
             self.ended[task] = str(attributes.get("exitCode", ""))
+            self._tell()  # at once: by the next look it may have been replaced
         self._stale = True
         if not self._settling:
             self._settling = True
@@ -85,6 +86,9 @@ class SwarmFeed(Feed):
                 except BaseException:
                     self._stale = True
                     raise
+        self._tell()
+
+    def _tell(self) -> None:
         for listener in self.listeners([EVERY]):
             listener()
 
