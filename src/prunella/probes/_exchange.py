@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from http import HTTPStatus
+from typing import ClassVar
 
 from httptools import (
     HttpParserCallbackError,
@@ -26,6 +28,8 @@ class Exchange(Dialogue):
     is not met with a reset; a long or slow rest is cut off. ``idle``: the answer is complete and
     the connection may be taken with ``release``.
     """
+
+    cap_bytes: ClassVar[int] = BODY_CAP_BYTES  # no more of the body is read
 
     __slots__ = ("_bodiless", "_body_bytes", "_head_bytes", "_keep", "_parser", "idle", "status")
 
@@ -57,7 +61,7 @@ class Exchange(Dialogue):
         if not self.status:
             if self._head_bytes >= HEAD_CAP_BYTES:
                 self._give_up(Trouble(Cause.ERROR, f"headers above {HEAD_CAP_BYTES} bytes"))
-        elif self._body_bytes > BODY_CAP_BYTES:
+        elif self._body_bytes > self.cap_bytes:
             self.capped()
 
     def ended(self) -> None:
@@ -172,7 +176,7 @@ class ReadingExchange(Exchange):
             self.settle(None)
 
     def on_body(self, data: bytes) -> None:
-        room = BODY_CAP_BYTES - len(self.body)
+        room = self.cap_bytes - len(self.body)
         if room > 0 and not self.settled.done():
             self.body += data[:room]
             if len(data) >= room:
@@ -187,3 +191,11 @@ class ReadingExchange(Exchange):
             self.capped()  # such an answer ends with its connection
         else:
             super().ended()
+
+
+def phrase(status: int) -> str:
+    """A status code with its words, where it has any."""
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)

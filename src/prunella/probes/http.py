@@ -11,18 +11,18 @@ import socket
 import ssl
 from dataclasses import dataclass
 from functools import lru_cache
-from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, ClassVar, cast
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from prunella.core.model import Cause, Observation
-from prunella.errors import PermanentError
 from prunella.plugins import ProbeContext, ProbePlugin
-from prunella.probes._exchange import Exchange, ReadingExchange
+from prunella.probes._exchange import Exchange, ReadingExchange, phrase
 from prunella.probes._names import Names
 from prunella.probes._number import FoundNumber, Reading, weigh
+from prunella.probes._reach import reach, settled
+from prunella.probes._tls import HttpTls, tls_context
 from prunella.probes._url import Url, build_request, check_headers, parse_url, resolve_location
 from prunella.probes._wire import Tls, Trouble, observe
 from prunella.spec import ProbeSpec, Regex, Spec
@@ -85,21 +85,6 @@ class HttpExpect(Spec):
     body: Regex | None = Field(
         default=None,
         description="Regular expression that must be found in the first 64 KiB of the body.",
-    )
-
-
-class HttpTls(Spec):
-    """How an https server proves who it is."""
-
-    verify: bool = Field(default=True, description="Check the server's certificate and name.")
-    ca_file: Path | None = Field(
-        default=None,
-        description="File of certificate authorities to trust instead of the system's.",
-    )
-    server_name: str | None = Field(
-        default=None,
-        min_length=1,
-        description="Name to ask for and to expect. Default: the host of the URL.",
     )
 
 
@@ -233,7 +218,7 @@ class HttpProbe:
         status = exchange.status
         if status not in self._codes:
             wanted = self._spec.expect.status
-            return Reading(Trouble(Cause.ERROR, f"{_phrase(status)}, expected {wanted}"))
+            return Reading(Trouble(Cause.ERROR, f"{phrase(status)}, expected {wanted}"))
         if not self._with_body:
             return _WELL
         assert isinstance(exchange, ReadingExchange)
@@ -254,50 +239,29 @@ class HttpProbe:
         if kept is not None:
             exchange = self._exchange(loop, target)
             exchange.resume(kept, target.request, deadline)
-            await self._settled(exchange)
+            await settled(exchange)
             if exchange.trouble is None:
                 return exchange
             if exchange.answered or exchange.trouble.cause is Cause.TIMEOUT:
                 return exchange.trouble
-        addresses = target.names.known()
-        if not addresses:
-            found = await target.names.look_up(deadline - loop.time())
-            if isinstance(found, Trouble):
-                return found
-            addresses = found
-        trouble = None
-        left = len(addresses)
-        for address in addresses if left == 1 else tuple(addresses):
-            exchange = self._exchange(loop, target)
-            connect_s = None if left == 1 else (deadline - loop.time()) / left
-            left -= 1
-            exchange.open(address, target.request, deadline, tls=target.tls, connect_s=connect_s)
-            await self._settled(exchange)
-            trouble = exchange.trouble
-            if trouble is None:
-                target.names.prefer(address)
-                return exchange
-            if exchange.answered or trouble.cause is Cause.ERROR or loop.time() >= deadline:
-                break
-        assert trouble is not None
-        return trouble
+        return await reach(
+            lambda: self._exchange(loop, target),
+            target.names,
+            target.request,
+            target.tls,
+            deadline,
+        )
 
     def _exchange(self, loop: asyncio.AbstractEventLoop, target: _Target) -> Exchange:
         keep = self._spec.reuse and target is self._target
         bodiless = target.method == "HEAD"
         if not self._with_body and not self._spec.redirects:
-            return Exchange(loop, self._timeout_s, keep=keep, bodiless=bodiless)
-        return ReadingExchange(
-            loop, self._timeout_s, keep=keep, bodiless=bodiless, with_body=self._with_body
-        )
-
-    async def _settled(self, exchange: Exchange) -> None:
-        self._last = exchange
-        try:
-            await exchange.settled
-        except asyncio.CancelledError:
-            exchange.close()
-            raise
+            self._last = Exchange(loop, self._timeout_s, keep=keep, bodiless=bodiless)
+        else:
+            self._last = ReadingExchange(
+                loop, self._timeout_s, keep=keep, bodiless=bodiless, with_body=self._with_body
+            )
+        return self._last
 
     def _let_go(self) -> socket.socket | None:
         """End the last exchange; its connection if it was to be kept and still can be."""
@@ -342,31 +306,13 @@ class HttpProbe:
     def _tls(self, url: Url) -> Tls:
         wanted = self._spec.tls
         if self._context is None:
-            self._context = _tls_context(wanted)
+            self._context = tls_context(wanted)
         return Tls(self._context, wanted.server_name or url.host)
 
 
-def _tls_context(wanted: HttpTls) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=wanted.ca_file)
-    except OSError as error:
-        raise PermanentError(f"cannot use ca_file {wanted.ca_file}: {error.strerror}") from error
-    if not wanted.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
 def _absent(status: int, pattern: re.Pattern[str]) -> Reading:
-    said = f"{_phrase(status)}, but no {pattern.pattern!r} in the body"
+    said = f"{phrase(status)}, but no {pattern.pattern!r} in the body"
     return Reading(Trouble(Cause.ERROR, said))
-
-
-def _phrase(status: int) -> str:
-    try:
-        return f"{status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        return str(status)
 
 
 PLUGIN = ProbePlugin(kind=HttpProbe.kind, spec=HttpSpec, build=HttpProbe)
