@@ -53,6 +53,11 @@ def weigh(text: str, number: Number) -> Reading:
     value = float(found[1]) if found is not None else math.inf
     if not math.isfinite(value):
         return Reading(Trouble(Cause.ERROR, f"{text[:40]!r} is not a number"))
+    return judge(value, number)
+
+
+def judge(value: float, number: Number) -> Reading:
+    """How near to its limit a number is."""
     if value > number.above:
         said = Trouble(Cause.SATURATED, f"{value:g}, limit {number.above:g}")
         return Reading(said, value / number.above)
