@@ -27,7 +27,8 @@ LOCK := $(BIN)/pip-compile --quiet --no-config --generate-hashes --strip-extras 
 # only root can use; without the latter the tests that need them are skipped
 TOOLS := strace:strace busybox:busybox-static unshare:util-linux ip:iproute2 git:git
 COMPONENTS := dockerd:docker.io docker:docker.io containerd:containerd systemctl:systemd \
-	dbus-daemon:dbus openssl:openssl docker-compose:docker-compose
+	dbus-daemon:dbus openssl:openssl docker-compose:docker-compose \
+	prometheus:prometheus
 
 .PHONY: help demo test check lint types imports format bench lock clean system
 
