@@ -121,6 +121,7 @@ class Query:
         words = {
             "query": self._query,
             "timeout": f"{max(1, int(self._timeout_s * 1000))}ms",
+            # Versions that do not know it, such as 2.42, pass it over.
             "lookback_delta": f"{max(1, int(self._max_age_s * 1000))}ms",
         }
         form = urlencode(words, quote_via=quote_plus).encode()

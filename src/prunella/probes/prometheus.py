@@ -61,7 +61,7 @@ class PrometheusSpec(PageSpec):
         min_length=1,
         description="Query for the 95th percentile of how long requests take, in seconds.",
     )
-    max_age: Duration = Field(default=60.0, description="Older samples are no data.")
+    max_age: Duration = Field(default=60.0, description="Samples with an older time are no data.")
 
     @model_validator(mode="after")
     def _has_something_to_ask(self) -> PrometheusSpec:
