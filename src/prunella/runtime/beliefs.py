@@ -27,7 +27,7 @@ from prunella.core.model import (
 )
 from prunella.core.policy import Policy
 from prunella.core.verify import has_come_up
-from prunella.runtime.demand import Demand
+from prunella.runtime.demand import Demand, Source
 
 _CHANGES_KEPT = 512
 
@@ -115,7 +115,7 @@ class Beliefs:
         if before is None:
             return None
         if seen.traffic is not None:
-            self.demand.take(key.instance, seen.traffic)
+            self.demand.take(Source(*key), seen.traffic)
         in_grace = seen.at < self.grace_until
         if (
             in_grace

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 from prunella.core.breaker import instance_of
 from prunella.core.demand import (
@@ -24,28 +25,47 @@ from prunella.core.traffic import Flow, Server
 _NEWEST_COUNT = 10  # requests in the newest reading that are enough to contradict a probe
 
 
+class Source(NamedTuple):
+    """Who counts requests: a probe, by its number, or the gateway; and of whom, if of one."""
+
+    number: int
+    instance: InstanceId | None = None
+
+
+_GATEWAY = Source(-1)
+
+
 class Demand:
-    """Windows of requests: of the service as a whole, and of each server and instance."""
+    """Windows of requests, one for each source: no two of them count the same.
+
+    Where several count the service as a whole, each may condemn it, and the gateway, else the
+    first of them, speaks for it.
+    """
 
     __slots__ = ("_before", "_places", "_policy", "_servers", "_windows")
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self._windows: dict[InstanceId | None, Window] = {}
+        self._windows: dict[Source, Window] = {}
         self._servers: dict[str, Window] = {}
         self._places: dict[str, Server] = {}
-        self._before: Traffic | None = None  # the reading before the newest one of the whole
+        self._before: tuple[Source, Traffic] | None = None  # its reading before the newest one
 
-    def take(self, of: InstanceId | None, seen: Traffic) -> None:
-        """Take in totals of the service (None) or of one instance."""
-        window = self._windows.get(of, NOTHING)
-        if of is None and window.last is not None and seen.at > window.last.at:
-            self._before = window.last
-        self._windows[of] = fold(window, seen, self._policy)
+    def take(self, source: Source, seen: Traffic) -> None:
+        """Take in the totals of one source."""
+        window = self._windows.get(source, NOTHING)
+        self._windows[source] = fold(window, seen, self._policy)
+        if source == self._speaker and window.last is not None and seen.at > window.last.at:
+            self._before = source, window.last
+
+    @property
+    def _speaker(self) -> Source | None:
+        whole = [source for source in self._windows if source.instance is None]
+        return min(whole, default=None)
 
     def take_flow(self, flow: Flow) -> None:
         """Take in what the gateway has counted."""
-        self.take(None, flow.traffic)
+        self.take(_GATEWAY, flow.traffic)
         self._places = {server.name: server for server in flow.servers}
         counted = [server for server in flow.servers if server.traffic is not None]
         for name in self._servers.keys() - {server.name for server in counted}:
@@ -57,14 +77,14 @@ class Demand:
 
     def forget(self) -> None:
         """What was counted before an action is no evidence after it."""
-        self._windows = {of: Window(last=window.last) for of, window in self._windows.items()}
+        self._windows = {of: Window(last=one.last) for of, one in self._windows.items()}
         self._servers = {name: Window(last=one.last) for name, one in self._servers.items()}
         self._before = None
 
     def last_minute(self, now: Instant) -> tuple[Rate, Traffic] | None:
         """What the requests of the service have met lately; None: nobody counts them."""
-        window = self._windows.get(None)
-        if window is None or window.last is None:
+        window = self._windows[self._speaker] if self._speaker is not None else NOTHING
+        if window.last is None:
             return None
         return rate(window, RECENT_S, now), window.last
 
@@ -73,7 +93,7 @@ class Demand:
         if not self._windows:
             return []
         found: list[Symptom] = []
-        for of, window in self._windows.items():
+        for (_, of), window in self._windows.items():
             symptom = symptom_of_traffic(window, self._policy, now)
             if symptom is None and self._policy.slo is not None:
                 symptom = burn(window, self._policy.slo, now)
@@ -95,9 +115,11 @@ class Demand:
 
     def served_since(self, now: Instant) -> Instant | None:
         """From when on enough of the newest requests were served; None: not known, or not so."""
-        window, before = self._windows.get(None), self._before
-        if window is None or window.last is None or before is None:
+        if self._before is None or self._before[0] != self._speaker:
             return None
+        source, before = self._before
+        window = self._windows[source]
+        assert window.last is not None, "there is one before it"
         requests = window.last.requests - before.requests
         failed = window.last.failed - before.failed
         if requests < _NEWEST_COUNT or failed > self._policy.degraded_error_rate * requests:
