@@ -1,0 +1,115 @@
+"""Whether Prunella and an nginx can work together, in words that say what to do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
+
+from prunella.errors import PrunellaError
+from prunella.gateways import _nginx_files as files
+from prunella.gateways._nginx_conf import Places
+from prunella.gateways._nginx_process import Dump, Master, Program, ask_status
+from prunella.gateways._nginx_reading import Line
+from prunella.gateways._nginx_spec import NginxSpec
+from prunella.ports import Remark
+
+
+def missing(
+    places: Places, upstream: str, included: frozenset[Path], *, servers: bool
+) -> Sequence[Path]:
+    """Our files that nginx's configuration does not include and should."""
+    needed = [places.http, places.location(upstream)]
+    if servers:
+        needed.append(places.servers(upstream))
+    there = {path.resolve() for path in included}
+    return [path for path in needed if path.resolve() not in there]
+
+
+def not_included(config: Path, places: Places, upstream: str, lacking: Sequence[Path]) -> str:
+    names = ", ".join(path.name for path in lacking)
+    return (
+        f"{config} does not include {names}. It needs: {places.snippet(upstream)}; then reload "
+        "nginx. Prunella writes the files when it starts"
+    )
+
+
+def meddled(path: Path) -> str:
+    return (
+        f"somebody else has changed {path}, and it is left as it is; "
+        "remove it to have it written again"
+    )
+
+
+async def examined(
+    spec: NginxSpec,
+    places: Places,
+    program: Program,
+    find: Callable[[Dump | None], Awaitable[Master]],
+    lines: Iterable[Line],
+) -> Sequence[Remark]:
+    """All that is found; `find` learns from a good configuration where nginx is."""
+    try:
+        return [remark async for remark in _found(spec, places, program, find, list(lines))]
+    except PrunellaError as error:
+        return [Remark(str(error), fault=True)]
+
+
+async def _found(
+    spec: NginxSpec,
+    places: Places,
+    program: Program,
+    find: Callable[[Dump | None], Awaitable[Master]],
+    lines: Sequence[Line],
+) -> AsyncIterator[Remark]:
+    await program.built()
+    if why := _unwritable(spec.folder):
+        yield Remark(why, fault=True)
+    for path in [places.http, places.log_conf, *(places.location(one.upstream) for one in lines)]:
+        present = files.read(path)
+        if present is not None and not files.is_signed(present):
+            yield Remark(meddled(path), fault=True)
+    dump = await program.tested()
+    for line in lines:
+        if remark := _of_line(line, spec.config, places, dump.files):
+            yield remark
+    if not lines and places.http.resolve() not in {path.resolve() for path in dump.files}:
+        said = not_included(spec.config, places, "UPSTREAM", [places.http])
+        yield Remark(said, fault=True)
+    master = await find(dump)
+    master.require_moving()
+    master.require_ours()
+    if why := master.blind(places.valves):
+        yield Remark(why, fault=True)
+    if spec.status is None:
+        yield Remark(
+            "there is no 'status', so that an nginx that runs and does not answer is not seen"
+        )
+    else:
+        await ask_status(spec.status, spec.timeout)
+    if places.http in dump.files and not places.log.exists():
+        yield Remark(f"nginx has not opened {places.log}: reload it", fault=True)
+
+
+def _of_line(line: Line, config: Path, places: Places, included: frozenset[Path]) -> Remark | None:
+    line.refresh(places.servers(line.upstream))
+    if lacking := missing(places, line.upstream, included, servers=False):
+        return Remark(not_included(config, places, line.upstream, lacking), fault=True)
+    if not line.servers:
+        return Remark(
+            f"no servers of {line.service} are known: name them in 'servers' to have single ones "
+            "shut and counted"
+        )
+    if lacking := missing(places, line.upstream, included, servers=True):
+        said = not_included(config, places, line.upstream, lacking)
+        return Remark(f"no server of {line.service} can be shut: {said}")
+    return None
+
+
+def _unwritable(folder: Path) -> str:
+    present = next(one for one in (folder, *folder.parents) if one.exists())
+    if not present.is_dir():
+        return f"{present} is no folder"
+    if not os.access(present, os.W_OK | os.X_OK):
+        return f"Prunella may not write to {present}"
+    return ""
