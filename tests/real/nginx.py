@@ -111,6 +111,14 @@ class Nginx:
         for pid in (self.pid, *self.workers()):
             os.kill(pid, number)
 
+    async def crash(self) -> None:
+        """End all of its processes at once, as the kernel does when memory is short."""
+        assert self._process is not None
+        for pid in (self.pid, *self.workers()):
+            os.kill(pid, signal.SIGKILL)
+        await asyncio.to_thread(self._process.wait, 30)
+        self._process = None
+
     async def stop(self) -> None:
         if self._process is None:
             return

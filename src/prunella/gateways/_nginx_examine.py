@@ -9,6 +9,7 @@ from pathlib import Path
 from prunella.errors import PrunellaError
 from prunella.gateways import _nginx_files as files
 from prunella.gateways._nginx_conf import Places
+from prunella.gateways._nginx_logged import is_logged
 from prunella.gateways._nginx_process import Dump, Master, Program, ask_status
 from prunella.gateways._nginx_reading import Line
 from prunella.gateways._nginx_spec import NginxSpec
@@ -32,6 +33,10 @@ def not_included(config: Path, places: Places, upstream: str, lacking: Sequence[
         f"{config} does not include {names}. It needs: {places.snippet(upstream)}; then reload "
         "nginx. Prunella writes the files when it starts"
     )
+
+
+def not_taken(places: Places) -> str:
+    return f"nginx does not write {places.log}, though its configuration says so now: reload nginx"
 
 
 def meddled(path: Path) -> str:
@@ -71,7 +76,7 @@ async def _found(
             yield Remark(meddled(path), fault=True)
     dump = await program.tested()
     for line in lines:
-        if remark := _of_line(line, spec.config, places, dump.files):
+        if remark := _of_line(line, spec.config, places, dump):
             yield remark
     if not lines and places.http.resolve() not in {path.resolve() for path in dump.files}:
         said = not_included(spec.config, places, "UPSTREAM", [places.http])
@@ -87,14 +92,22 @@ async def _found(
         )
     else:
         await ask_status(spec.status, spec.timeout)
-    if places.http in dump.files and not places.log.exists():
-        yield Remark(f"nginx has not opened {places.log}: reload it", fault=True)
+    if places.http in dump.files and not master.writes(places.log):
+        yield Remark(not_taken(places), fault=True)
 
 
-def _of_line(line: Line, config: Path, places: Places, included: frozenset[Path]) -> Remark | None:
+def _of_line(line: Line, config: Path, places: Places, dump: Dump) -> Remark | None:
+    included = dump.files
     line.refresh(places.servers(line.upstream))
     if lacking := missing(places, line.upstream, included, servers=False):
         return Remark(not_included(config, places, line.upstream, lacking), fault=True)
+    location = places.location(line.upstream)
+    if not is_logged(dump.texts, config, location, places.log_conf):
+        return Remark(
+            f"requests to {line.service} are not counted: an access_log of yours takes the place "
+            f"of ours. Write include {places.log_conf}; beside it (and no 'access_log off')",
+            fault=True,
+        )
     if not line.servers:
         return Remark(
             f"no servers of {line.service} are known: name them in 'servers' to have single ones "

@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,10 +25,14 @@ _PID = re.compile(r"^\s*pid\s+[\"']?([^;\"']+?)[\"']?\s*;", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Dump:
-    """A configuration that nginx has found good. ``files``: all that it read for it."""
+    """A configuration that nginx has found good. ``texts``: all files that it read for it."""
 
-    files: frozenset[Path]
+    texts: Mapping[Path, str]
     pid: str  # as its directive says; empty: there is none
+
+    @property
+    def files(self) -> frozenset[Path]:
+        return frozenset(self.texts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,9 @@ class Program:
             raise PermanentError(f"nginx refuses its configuration: {words[0]}")
         text = done.output.decode(errors="replace")
         pid = _PID.search(text)
-        return Dump(frozenset(map(Path, _FILE.findall(text))), pid[1] if pid else "")
+        _, *parts = _FILE.split(text)
+        texts = zip(map(Path, parts[::2]), parts[1::2], strict=True)
+        return Dump(dict(texts), pid[1] if pid else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +140,20 @@ class Master:
     def require_ours(self) -> None:
         """Raises: TransientError, PermanentError: it has gone, or we may not signal it."""
         self._signal(0)
+
+    def writes(self, log: Path) -> bool:
+        """Whether a worker has this file open, as it has once it runs with our configuration."""
+        wanted = str(log.resolve())
+        try:
+            return any(
+                str(one.readlink()) == wanted
+                for pid in self.workers(self.find())
+                for one in Path(f"/proc/{pid}/fd").iterdir()
+            )
+        except PermissionError:
+            return True  # only root can know
+        except FileNotFoundError:
+            return False  # it has just gone, or closed a file
 
     def blind(self, folder: Path) -> str:
         """Why its workers cannot look into a folder; empty: they can."""

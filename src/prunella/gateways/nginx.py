@@ -18,7 +18,7 @@ from prunella.core.traffic import Flow, Valve
 from prunella.errors import ConflictError, PermanentError, PrunellaError, TransientError
 from prunella.gateways import _nginx_conf as conf
 from prunella.gateways import _nginx_files as files
-from prunella.gateways._nginx_examine import examined, meddled, missing, not_included
+from prunella.gateways._nginx_examine import examined, meddled, missing, not_included, not_taken
 from prunella.gateways._nginx_process import Dump, Master, Program, ask_status
 from prunella.gateways._nginx_reading import Line, Reading
 from prunella.gateways._nginx_spec import NginxRoute, NginxSpec
@@ -45,6 +45,7 @@ class NginxGateway:
         self._reading = Reading(self._places, context.clock, spec.log_limit)
         self._master: Master | None = None
         self._included: frozenset[Path] = frozenset()
+        self._taken = False  # nginx was seen to run with our files
         self._changing = asyncio.Lock()
         self._taking = asyncio.Lock()
 
@@ -177,6 +178,9 @@ class NginxGateway:
         if share == valve.share == WIDE:
             return None
         if valve.share < WIDE:
+            self._taken = self._taken or master.writes(self._places.log)
+            if not self._taken:
+                raise PermanentError(not_taken(self._places))
             self._valves.prepare(valve.share)
             if why := master.blind(self._places.valves):
                 raise PermanentError(why)
