@@ -16,9 +16,8 @@ from prunella.gateways._nginx_times import Times
 
 READ_BYTES = 4 * 2**20  # in one reading
 _BEHIND_BYTES = 4 * READ_BYTES  # further behind than this, what is in between is not counted
-_FIELDS = 7
 _SWITCHED = 101  # a connection that stays: how long it did says nothing
-_CLIENT_GONE = 499
+_UNANSWERED = (0, 499)  # 499: the caller has gone before
 Names = Mapping[str, Mapping[str, str]]
 
 
@@ -53,7 +52,7 @@ class Tally:
         default_factory=lambda: defaultdict(Counts)
     )
 
-    def add(self, lines: Mapping[bytes, int], at: Instant, known: Names) -> None:
+    def add(self, lines: Mapping[str, int], at: Instant, known: Names) -> None:
         """Count lines, each so many times; of services that are not `known` none.
 
         Args:
@@ -65,7 +64,7 @@ class Tally:
         odd = 0
         for line, count in lines.items():
             try:
-                self._line(line.decode().split("|"), count, at, known)
+                self._line(line, count, at, known)
             except ValueError:
                 odd += count
         if odd and odd == sum(lines.values()):
@@ -73,30 +72,37 @@ class Tally:
                 f"none of {odd} new lines of the log is in the format prunella: who writes it?"
             )
 
-    def _line(self, words: list[str], count: int, at: Instant, known: Names) -> None:
-        service, turned, status, *attempts = _checked(words)
-        if service not in known:
+    def _line(self, line: str, count: int, at: Instant, known: Names) -> None:
+        service, turned, status, *asked = line.split("|")
+        host, said, took, connected = asked
+        names = known.get(service)
+        if names is None:
             return
         whole = self.services[service]
-        if turned == "1":
+        if turned:
             whole.turned_away += count
             return
+        code = int(status)
         # all is read before anything is counted
-        met = [_Attempt(*one) for one in zip(*map(_split, attempts), strict=True)]
-        failed, took_s = _is_failure(int(status)), [m.took_s for m in met if m.took_s is not None]
+        if ", " in host or " : " in host:
+            met = [_Attempt(*one) for one in zip(*map(_split, asked), strict=True)]
+        else:
+            met = [_Attempt(host, said, took, connected)]
         whole.requests += count
-        whole.failed += count * failed
-        if took_s and int(status) != _SWITCHED:
-            whole.times.add(at, sum(took_s), count)
+        whole.failed += count * _is_failure(code)
+        timed = code != _SWITCHED
+        took_s = [one.took_s for one in met if one.took_s is not None]
+        if took_s and timed:
+            whole.times.add(at, took_s[0] if len(took_s) == 1 else sum(took_s), count)
         for one in met:
             if one.host in ("-", "", service):
                 continue  # answered by nginx itself, or no server was left to ask
             whole.unconnected += count * one.unconnected
-            server = self.servers[service, known[service].get(one.host, one.host)]
+            server = self.servers[service, names.get(one.host, one.host)]
             server.requests += count
             server.failed += count * one.failed
             server.unconnected += count * one.unconnected
-            if one.took_s is not None and int(status) != _SWITCHED:
+            if one.took_s is not None and timed:
                 server.times.add(at, one.took_s, count)
 
 
@@ -112,18 +118,12 @@ class _Attempt:
         self.unconnected = connected == "-"
 
 
-def _checked(words: list[str]) -> list[str]:
-    if len(words) != _FIELDS:
-        raise ValueError(words)
-    return words
-
-
 def _split(words: str) -> list[str]:
     return words.replace(" : ", ", ").split(", ")
 
 
 def _is_failure(status: int) -> bool:
-    return status >= 500 or status in (0, _CLIENT_GONE)
+    return status >= 500 or status in _UNANSWERED
 
 
 class Tail:
@@ -137,15 +137,15 @@ class Tail:
         self._files: list[_Open] = []
         self._began = False
 
-    def read(self) -> Mapping[bytes, int]:
+    def read(self) -> Mapping[str, int]:
         """New lines, and how often each is there: most lines of a busy log are the same."""
-        left, lines = READ_BYTES, Counter[bytes]()
+        left, lines = READ_BYTES, Counter[str]()
         with explained(f"cannot read {self._path}"):
             self._look()
             for file in self._files:
                 chunk = file.read(left)
                 left -= len(chunk)
-                lines.update(chunk.splitlines())
+                lines.update(chunk.decode(errors="replace").splitlines())
             while len(self._files) > 1 and self._files[0].ended():
                 self._files.pop(0).close()
         return lines

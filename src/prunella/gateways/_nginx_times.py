@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache, lru_cache
 from math import log
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from prunella.core.model import Instant
 
 _STEP = log(1.05)  # neighbouring buckets differ by 5 %
 _LEAST_S = 0.0005  # nginx counts in whole milliseconds
+_MOST_S = 86400.0
 _SLOT_S = 30.0
 
 
@@ -33,38 +35,41 @@ class Times:
         self._before: Counter[int] = Counter()
 
     def add(self, at: Instant, took_s: float, count: int) -> None:
-        self._turn_over(at)
-        self._now[round(log(max(took_s, _LEAST_S)) / _STEP)] += count
+        if at - self._began >= _SLOT_S:
+            self._turn_over(at)
+        self._now[_bucket(took_s)] += count
 
     def summary(self, at: Instant) -> Summary:
-        self._turn_over(at)
+        if at - self._began >= _SLOT_S:
+            self._turn_over(at)
         if not self._now and not self._before:
             return Summary()
-        slots = sorted((self._now + self._before).items())
+        slots = sorted((self._now + self._before if self._before else self._now).items())
         total = sum(count for _, count in slots)
-        mean_s = sum(_seconds(bucket) * count for bucket, count in slots) / total
-        return Summary(
-            _at(slots, 0.5 * total), _at(slots, 0.95 * total), _at(slots, 0.99 * total), mean_s
-        )
+        found: list[float] = []
+        passed, sum_s, ranks = 0, 0.0, iter((0.5 * total, 0.95 * total, 0.99 * total))
+        rank = next(ranks)
+        for bucket, count in slots:
+            value_s = _seconds(bucket)
+            passed += count
+            sum_s += value_s * count
+            while passed >= rank:
+                found.append(value_s)
+                rank = next(ranks, float("inf"))
+        return Summary(found[0], found[1], found[2], sum_s / total)
 
     def _turn_over(self, at: Instant) -> None:
-        age_s = at - self._began
-        if age_s < _SLOT_S:
-            return
-        self._before = self._now if age_s < 2 * _SLOT_S else Counter()
+        lately = at - self._began < 2 * _SLOT_S
+        self._before = self._now if lately else Counter()
         self._now = Counter()
         self._began = at
 
 
+@lru_cache(4096)
+def _bucket(took_s: float) -> int:
+    return round(log(min(max(took_s, _LEAST_S), _MOST_S)) / _STEP)
+
+
+@cache
 def _seconds(bucket: int) -> float:
     return float(1.05**bucket)
-
-
-def _at(slots: list[tuple[int, int]], rank: float) -> float:
-    """The value that so many do not exceed."""
-    passed = 0
-    for bucket, count in slots:
-        passed += count
-        if passed >= rank:
-            return _seconds(bucket)
-    return _seconds(slots[-1][0])
