@@ -29,7 +29,7 @@ from prunella.gateways.nginx import NginxGateway
 from prunella.ports import Endpoint, Route
 from prunella.testing.site import free_port
 
-_LOAD_S = 6
+_LOAD_S = 10
 _CONNECTIONS = 16
 _PAUSE_S = 0.004  # before each request of a sound caller: a few thousand a second
 _SERVICES = 1000
@@ -142,7 +142,7 @@ async def under_load(
 
 
 async def callers(one: Nginx, what: str, act: Callable[[], Awaitable[None]]) -> Row:
-    """Kept-alive callers that see when a connection was closed before they use it again.
+    """Kept-alive callers that use no connection again that was closed, or is to be.
 
     A request fails that was sent and has no answer.
     """
@@ -168,10 +168,12 @@ async def callers(one: Nginx, what: str, act: Callable[[], Awaitable[None]]) -> 
 
 async def _call(port: int, count: dict[str, int], done: asyncio.Event) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    last = False
     while not done.is_set():
         await asyncio.sleep(_PAUSE_S)
-        if reader.at_eof():
+        if last or reader.at_eof():
             count["closed"] += 1
+            last = False
             writer.close()
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
         count["requests"] += 1
@@ -181,6 +183,7 @@ async def _call(port: int, count: dict[str, int], done: asyncio.Event) -> None:
             length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
             assert length is not None
             await reader.readexactly(int(length[1]))
+            last = b"\r\nconnection: close" in head.lower()
         except (ConnectionError, asyncio.IncompleteReadError):
             count["failed"] += 1
             writer.close()

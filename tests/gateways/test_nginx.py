@@ -256,6 +256,32 @@ async def test_a_turn_that_is_given_up_leaves_all_as_it_was(scene: Scene) -> Non
     assert (await scene.flow()).valve == OPEN_WIDE
 
 
+async def test_callers_that_keep_connections_lose_no_request_to_a_reload(scene: Scene) -> None:
+    done, answers = asyncio.Event(), list[int]()
+
+    async def call() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", scene.nginx.port)
+        while not done.is_set():
+            writer.write(b"GET / HTTP/1.1\r\nHost: shop\r\n\r\n")
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            answers.append(int(head.split()[1]))
+            await reader.readexactly(1)
+            if b"\r\nconnection: close" in head:
+                writer.close()
+                reader, writer = await asyncio.open_connection("127.0.0.1", scene.nginx.port)
+        writer.close()
+
+    callers = [asyncio.create_task(call()) for _ in range(8)]
+    for name in "abab":
+        valve = Valve(shut=frozenset({name}))
+        await scene.turn(valve)
+        await scene.turn(OPEN_WIDE, before=valve)
+    assert not (scene.ours / "valves" / ".leaving").exists()
+    done.set()
+    await asyncio.gather(*callers)
+    assert set(answers) == {200}
+
+
 # Their files ---------------------------------------------------------------------------------
 
 
@@ -335,6 +361,19 @@ async def test_a_log_of_theirs_that_takes_the_place_of_ours_is_found(
     assert await scene.faults() == ""
     await scene.ask()
     assert (await scene.counted(1)).requests >= 1
+
+
+async def test_what_our_conditions_would_hide_is_found(scene: Scene) -> None:
+    ours, server = scene.ours, location_of(scene.ours)
+    tried = server.replace("proxy_pass", "try_files $uri =404; proxy_pass")
+    scene.nginx.write(http_of(ours), tried)
+    assert "has try_files" in await scene.faults()
+    scene.nginx.write(http_of(ours), f"add_header X-Frame-Options DENY; {server}")
+    (remark,) = await scene.gateway.examine()
+    assert not remark.fault
+    assert "close_connections: false" in remark.message
+    await scene.gateway.route([scene.route(close_connections=False)])
+    assert await scene.gateway.examine() == []
 
 
 # Trouble -------------------------------------------------------------------------------------

@@ -79,10 +79,9 @@ class Nginx:
         )
 
     def workers(self) -> list[int]:
-        return [
-            int(pid)
-            for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        ]
+        """A child has its master's title at first."""
+        found = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return [int(pid) for pid in found if "worker process" in _title(pid)]
 
     def launch(self) -> None:
         command = ["setpriv", "--pdeathsig", "TERM", self.program]
@@ -126,6 +125,13 @@ class Nginx:
         self.send(signal.SIGTERM)
         await asyncio.to_thread(self._process.wait, 30)
         self._process = None
+
+
+def _title(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 @asynccontextmanager

@@ -82,6 +82,7 @@ def http_conf(places: Places) -> str:
         'map "" $prunella_service { default ""; }\n'
         'map "" $prunella_turned { default ""; }\n'
         'map $msec $prunella_second { default 0; "~^(?<prunella_whole>[0-9]+)" $prunella_whole; }\n'
+        'map $server_protocol $prunella_close { default ""; "HTTP/1.1" close; }\n'
         'geo $prunella_dollar { default "$"; }\n'
         f'split_clients "$request_id" $prunella_bucket {{\n{buckets}\n    * {BUCKETS - 1};\n}}\n'
         f"log_format prunella '{_LOG_FORMAT}';\n{log_conf(places)}"
@@ -89,10 +90,12 @@ def http_conf(places: Places) -> str:
 
 
 def location_conf(
-    places: Places, upstream: str, *, body: str, fallback: str, retry_after_s: float
+    places: Places, upstream: str, *, body: str, fallback: str, retry_after_s: float, hangs_up: bool
 ) -> str:
     """For the ``location``: name its requests, and answer those that the valve holds back.
 
+    While workers leave, callers are asked to close their connections before nginx does: a request
+    that is on its way to a connection that nginx closes is lost.
     A cache of open files would remember valves, so there is none here.
     """
     markup = "html" if body.lstrip().startswith("<") else "plain"
@@ -105,9 +108,15 @@ def location_conf(
             f"    charset utf-8;\n    return 503{said};\n"
         )
     path = f"{places.valves}/{upstream}/$prunella_second/$prunella_bucket"
+    leaving = f"{places.valves}/.leaving/$prunella_second"
+    hang_up = (
+        f'if (-f "{leaving}") {{\n    add_header Connection $prunella_close always;\n}}\n'
+        if hangs_up
+        else ""
+    )
     return (
         f"set $prunella_service {upstream};\ndefault_type text/{markup};\nopen_file_cache off;\n"
-        f'if (-f "{path}") {{\n    set $prunella_turned 1;\n{act}}}\n'
+        f'{hang_up}if (-f "{path}") {{\n    set $prunella_turned 1;\n{act}}}\n'
     )
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from prunella.errors import PrunellaError
 from prunella.gateways import _nginx_files as files
+from prunella.gateways._nginx_blocks import Surroundings
 from prunella.gateways._nginx_conf import Places
-from prunella.gateways._nginx_logged import is_logged
 from prunella.gateways._nginx_process import Dump, Master, Program, ask_status
 from prunella.gateways._nginx_reading import Line
 from prunella.gateways._nginx_spec import NginxSpec
@@ -102,11 +102,23 @@ def _of_line(line: Line, config: Path, places: Places, dump: Dump) -> Remark | N
     if lacking := missing(places, line.upstream, included, servers=False):
         return Remark(not_included(config, places, line.upstream, lacking), fault=True)
     location = places.location(line.upstream)
-    if not is_logged(dump.texts, config, location, places.log_conf):
+    around = Surroundings.of(dump.texts, config, location, places.log_conf)
+    if around.tries_files():
+        return Remark(
+            f"a location of {line.service} has try_files, which nginx forgets while an 'if' of ours"
+            f" holds: include {location} in the named location that try_files leads to",
+            fault=True,
+        )
+    if not around.logs():
         return Remark(
             f"requests to {line.service} are not counted: an access_log of yours takes the place "
             f"of ours. Write include {places.log_conf}; beside it (and no 'access_log off')",
             fault=True,
+        )
+    if line.hangs_up and around.adds_headers():
+        return Remark(
+            f"what add_header says around {line.service} is missing for the moment in which a "
+            "server is shut: set 'close_connections: false' where a header must never be missing"
         )
     if not line.servers:
         return Remark(

@@ -14,7 +14,7 @@ from prunella.gateways._nginx_conf import Listed, Places, listed
 from prunella.gateways._nginx_files import explained, read
 from prunella.gateways._nginx_log import Tail, Tally
 from prunella.gateways._nginx_valves import Held, Valves
-from prunella.ports import Clock
+from prunella.ports import Clock, Route
 
 _PORT = 80  # nginx's own, where a server has none
 
@@ -26,10 +26,12 @@ class Line:
     Attributes:
         servers: as its file has them.
         names: of servers, by what the log calls them.
+        hangs_up: its callers are told to close their connections while nginx reloads.
     """
 
     service: ServiceId
     upstream: str
+    hangs_up: bool = True
     servers: tuple[Listed, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict[str, str])
     stamp: tuple[int, int, int] | None = None
@@ -69,12 +71,11 @@ class Reading:
         self._tail = Tail(places.log)
         self._tally = Tally()
 
-    def tell(self, upstreams: Sequence[tuple[ServiceId, str]]) -> None:
-        """Take up these services; those that are known keep what was counted."""
-        old = {(line.service, line.upstream): line for line in self.lines.values()}
+    def tell(self, routes: Sequence[Route]) -> None:
+        """Take up these services; what was counted stays with the upstream."""
         self.lines = {
-            service: old.get((service, upstream)) or Line(service, upstream)
-            for service, upstream in upstreams
+            one.service: Line(one.service, one.spec.upstream, one.spec.close_connections)
+            for one in routes
         }
 
     def take(self) -> Mapping[ServiceId, Flow]:

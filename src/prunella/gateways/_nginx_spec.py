@@ -63,6 +63,11 @@ class NginxRoute(RouteSpec):
         default=(),
         description="Its servers, as host:port, where the platform does not know them.",
     )
+    close_connections: bool = Field(
+        default=True,
+        description="While nginx reloads, tell callers to close their connections, so that no "
+        "request is lost; headers that nginx adds outside the location are missing meanwhile.",
+    )
     retry_after: Duration = Field(
         default=30.0, description="What callers are told to wait while the circuit is open."
     )

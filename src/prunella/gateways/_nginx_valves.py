@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from math import ceil, floor
 from pathlib import Path
 from typing import NamedTuple
@@ -82,6 +83,22 @@ class Valves:
                 self._remove(name)
             else:
                 self._put(name, held.share, floor(wall_s) - _LAG_S, held.until)
+
+    @contextmanager
+    def leaving(self, *, wall_s: float, timeout_s: float) -> Generator[None]:
+        """Have callers close their connections meanwhile, and not longer, whatever becomes of us.
+
+        A disk that has no room for that is no reason not to reload.
+        """
+        folder = self._folder / ".leaving"
+        with suppress(OSError):
+            _make(folder)
+            for second in range(floor(wall_s) - _LAG_S, ceil(wall_s + timeout_s)):
+                (folder / str(second)).touch()
+        try:
+            yield
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _held(self, link: Path) -> Held:
         try:

@@ -54,7 +54,7 @@ class NginxGateway:
         async with self._changing:
             texts = await asyncio.to_thread(_texts, self._places, routes)
             await self._apply(texts) if texts else await self._look()
-            self._reading.tell([(route.service, route.spec.upstream) for route in routes])
+            self._reading.tell(routes)
 
     async def observe(self) -> Mapping[ServiceId, Flow]:
         """Whether nginx lives, then the files and what is new in the log.
@@ -134,6 +134,11 @@ class NginxGateway:
 
     async def _apply(self, texts: Mapping[Path, str]) -> None:
         """Write files, have nginx test them, and read them if it includes any; or leave all."""
+        wall_s, limit_s = self._clock.wall().timestamp(), 2 * self._spec.reload_timeout
+        with self._valves.leaving(wall_s=wall_s, timeout_s=limit_s):
+            await self._change(texts)
+
+    async def _change(self, texts: Mapping[Path, str]) -> None:
         before = await asyncio.to_thread(files.contents, texts)
         told: Master | None = None
         try:
@@ -217,6 +222,7 @@ def _texts(places: conf.Places, routes: Sequence[Route]) -> Mapping[Path, str]:
             body=route.body,
             fallback=route.fallback,
             retry_after_s=spec.retry_after,
+            hangs_up=spec.close_connections,
         )
         named = [(one, one) for one in spec.servers]
         if route.endpoints:
