@@ -368,6 +368,8 @@ async def test_what_our_conditions_would_hide_is_found(scene: Scene) -> None:
     tried = server.replace("proxy_pass", "try_files $uri =404; proxy_pass")
     scene.nginx.write(http_of(ours), tried)
     assert "has try_files" in await scene.faults()
+    (remark,) = await build(scene.nginx, scene.folder).examine()  # told of no service
+    assert "has try_files" in remark.message
     scene.nginx.write(http_of(ours), f"add_header X-Frame-Options DENY; {server}")
     (remark,) = await scene.gateway.examine()
     assert not remark.fault

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 
+from prunella.core.model import ServiceId
 from prunella.errors import PrunellaError
 from prunella.gateways import _nginx_files as files
 from prunella.gateways._nginx_blocks import Surroundings
@@ -75,7 +76,7 @@ async def _found(
         if present is not None and not files.is_signed(present):
             yield Remark(meddled(path), fault=True)
     dump = await program.tested()
-    for line in lines:
+    for line in lines or _written(places, dump):
         if remark := _of_line(line, spec.config, places, dump):
             yield remark
     if not lines and places.http.resolve() not in {path.resolve() for path in dump.files}:
@@ -94,6 +95,17 @@ async def _found(
         await ask_status(spec.status, spec.timeout)
     if places.http in dump.files and not master.writes(places.log):
         yield Remark(not_taken(places), fault=True)
+
+
+def _written(places: Places, dump: Dump) -> Sequence[Line]:
+    """Services whose files nginx includes, where we were not told of any: we only look."""
+    ending = ".location.conf"
+    names = [one.name.removesuffix(ending) for one in places.folder.glob(f"*{ending}")]
+    return [
+        Line(ServiceId(name), name, ".leaving" in (files.read(places.location(name)) or ""))
+        for name in sorted(names)
+        if not missing(places, name, dump.files, servers=False)
+    ]
 
 
 def _of_line(line: Line, config: Path, places: Places, dump: Dump) -> Remark | None:

@@ -242,4 +242,4 @@ def _texts(places: conf.Places, routes: Sequence[Route]) -> Mapping[Path, str]:
     return changed | servers
 
 
-PLUGIN = GatewayPlugin("nginx", NginxSpec, NginxRoute, NginxGateway)
+PLUGIN = GatewayPlugin("nginx", NginxSpec, NginxRoute, NginxGateway, writes=True)
