@@ -160,9 +160,9 @@ class NginxGateway:
 
     def _check(self, line: Line, down: Mapping[str, bool]) -> None:
         """Raises: ConflictError, PermanentError: a file was changed, or a server is not there."""
-        location = self._places.location(line.upstream)
-        if not files.is_signed(files.read(location) or ""):
-            raise ConflictError(meddled(location))
+        for ours in (self._places.http, self._places.location(line.upstream)):
+            if not files.is_signed(files.read(ours) or ""):
+                raise ConflictError(meddled(ours))
         if not down:
             return
         path = self._places.servers(line.upstream)
@@ -207,7 +207,9 @@ class NginxGateway:
 def _texts(places: conf.Places, routes: Sequence[Route]) -> Mapping[Path, str]:
     """What has to be written, by file, in an order in which nginx could read it at any time.
 
-    Raises: PermanentError: two services are one upstream, or somebody else has changed a file.
+    A file that somebody else has changed is left: it stands in the way of turns, and of no more.
+
+    Raises: PermanentError: two services are one upstream.
     """
     seen: dict[str, ServiceId] = {}
     wanted = {places.http: conf.http_conf(places), places.log_conf: conf.log_conf(places)}
@@ -235,9 +237,8 @@ def _texts(places: conf.Places, routes: Sequence[Route]) -> Mapping[Path, str]:
     changed: dict[Path, str] = {}
     for path, text in wanted.items():
         present = files.read(path)
-        if present is not None and not files.is_signed(present):
-            raise ConflictError(meddled(path))
-        if present != (new := files.signed(text)):
+        theirs = present is not None and not files.is_signed(present)
+        if not theirs and present != (new := files.signed(text)):
             changed[path] = new
     return changed | servers
 
