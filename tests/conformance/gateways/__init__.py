@@ -54,6 +54,7 @@ class Bench:
             cannot be asked while it stands still.
         dead: end the program for good.
         ends_by_itself: an open circuit ends at its lease without us.
+        counts_servers: what each server has answered is counted, where they are told apart.
     """
 
     gateway: Gateway
@@ -66,6 +67,7 @@ class Bench:
     shut_by_hand: Callable[[str, bool], Awaitable[None]] | None = None
     reload: Callable[[], Awaitable[None]] | None = None
     freeze: Callable[[bool], None] | None = None
+    counts_servers: bool = True
 
     async def turn(self, valve: Valve, before: Valve | None = None, lease_s: float = 30.0) -> None:
         """Turn from what is set now, or from `before`."""
