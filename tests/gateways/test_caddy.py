@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web as web_server
 from tests.conformance.gateways import BODY, EPOCH, SERVICE, Bench, context
 from tests.conformance.gateways.caddy import target
-from tests.gateways.api import saying
+from tests.gateways.api import api, saying
 from tests.gateways.program import ask
 from tests.real.web import web
 
@@ -234,6 +235,49 @@ async def test_something_else_at_its_address_is_trouble(tmp_path: Path, body: by
                 await gateway.turn(SERVICE, OPEN, before=OPEN_WIDE, lease_s=30, epoch=EPOCH)
         finally:
             await gateway.close()
+
+
+async def test_counters_that_begin_anew_make_no_negative_times(bench: Bench) -> None:
+    await bench.gateway.observe()
+    for _ in range(3):
+        await bench.ask()
+    assert (await counted(bench, 3)).requests == 3
+    await bench.restart()
+    await bench.ask()
+    traffic = await counted(bench, 1)
+    assert traffic.requests == 1
+    assert traffic.mean_s is not None
+    assert traffic.mean_s > 0
+
+
+@pytest.mark.parametrize("tag", ['"/config/x 1234"', ""])
+async def test_newer_versions_send_the_tag_before_and_old_ones_have_none(
+    tmp_path: Path, tag: str
+) -> None:
+    handles = [{"handler": "reverse_proxy", "@id": "web", "upstreams": [{"dial": "x:1"}]}]
+    changed: list[str] = []
+
+    async def handler(request: web_server.Request) -> web_server.Response:
+        if request.method == "PATCH":
+            changed.append(request.headers["If-Match"])
+            return web_server.Response()
+        deep = request.path.endswith("/handle")
+        servers = {"main": {"routes": [{"handle": handles}]}}
+        headers = {"ETag": tag} if tag else {}
+        return web_server.json_response(handles if deep else servers, headers=headers)
+
+    async with api(handler) as url:
+        gateway = CaddyGateway(CaddySpec(admin=url), context(tmp_path))
+        await gateway.route([Route(SERVICE, CaddyRoute(name="edge", id="web"))])
+        try:
+            if tag:
+                await gateway.turn(SERVICE, OPEN, before=OPEN_WIDE, lease_s=30, epoch=EPOCH)
+            else:
+                with pytest.raises(TransientError, match="has no tag"):
+                    await gateway.turn(SERVICE, OPEN, before=OPEN_WIDE, lease_s=30, epoch=EPOCH)
+        finally:
+            await gateway.close()
+    assert changed == [tag] * bool(tag)
 
 
 @pytest.mark.parametrize("share", range(100))

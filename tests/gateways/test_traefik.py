@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+import os
+import resource
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +150,34 @@ async def test_a_folder_that_has_gone_is_said(gateway: TraefikGateway, traefik: 
     traefik.folder.rmdir()
     with pytest.raises(PermanentError, match="cannot be written"):
         await turn(gateway, OPEN)
+
+
+@pytest.fixture
+def full(traefik: Traefik) -> Iterator[None]:
+    """There is no room for one more file in the folder, but for what is in the ballast."""
+    folder = str(traefik.folder)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False).returncode != 0:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))  # what a quota does
+        yield
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        return
+    with suppress(OSError), (traefik.folder / "ballast").open("wb", buffering=0) as file:
+        while True:
+            file.write(b"\0" * 4096)
+    yield
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.mark.usefixtures("full")
+async def test_a_full_disk_leaves_everything_as_it_was(
+    gateway: TraefikGateway, traefik: Traefik
+) -> None:
+    with pytest.raises(TransientError, match="cannot be written"):
+        await turn(gateway, OPEN)
+    assert {file.name for file in traefik.folder.iterdir()} <= {"ballast"}
+    assert (await gateway.observe())[SERVICE].valve == OPEN_WIDE
 
 
 @pytest.mark.parametrize("said", [[], 1, {"routers": {"shop@docker": 1, "prunella-web@file": 1}}])

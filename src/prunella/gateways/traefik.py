@@ -200,7 +200,10 @@ def _replace(file: Path, text: str | None) -> str | None:
         if text is None:
             file.unlink(missing_ok=True)
         else:
-            beside.write_text(text, "utf-8")
+            with beside.open("w", encoding="utf-8") as written:
+                written.write(text)
+                written.flush()
+                os.fsync(written.fileno())
             beside.replace(file)
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         raise PermanentError(f"{file} cannot be written: {error.strerror}") from error
