@@ -26,8 +26,8 @@ class Program:
 
     async def start(self) -> None:
         with (self.folder / "log").open("ab") as log:
-            self.process = await asyncio.to_thread(
-                subprocess.Popen, self.argv, env=self.environ, stdout=log, stderr=log
+            self.process = subprocess.Popen(  # noqa: ASYNC220 - a thread has another network
+                self.argv, env=self.environ, stdout=log, stderr=log
             )
         async with asyncio.timeout(30):
             for port in self.ports:

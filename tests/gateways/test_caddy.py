@@ -223,6 +223,18 @@ async def test_a_well_set_up_caddy_gives_no_remark(bench: Bench) -> None:
     assert await bench.gateway.examine() == []  # type: ignore[attr-defined]
 
 
+def lose_connections() -> None:
+    """In the test's own network."""
+    Path("/proc/sys/net/ipv4/tcp_migrate_req").write_text("0")
+
+
+async def test_a_kernel_that_loses_connections_at_a_reload_is_said(bench: Bench) -> None:
+    lose_connections()
+    (remark,) = await bench.gateway.examine()  # type: ignore[attr-defined]
+    assert not remark.fault
+    assert "sysctl net.ipv4.tcp_migrate_req=1" in remark.message
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"<html>", b"[]", b'{"main": 1}', b'{"main": {"routes": 5}}']
 )

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, ClassVar, cast
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -25,6 +28,8 @@ from prunella.spec import GatewaySpec, RouteSpec
 
 _SERVERS = "/config/apps/http/servers"
 _TRIES = 5
+_HERE = ("127.0.0.1", "::1", "localhost")
+_MIGRATE = Path("/proc/sys/net/ipv4/tcp_migrate_req")
 
 
 class CaddySpec(GatewaySpec):
@@ -129,9 +134,12 @@ class CaddyGateway:
         except PrunellaError as error:
             return [Remark(str(error), fault=True)]
         return [
-            remark
-            for service, route in self._routes.items()
-            for remark in _remarks(service, route, found.get(route.spec.id))
+            *_kernel(self.spec.admin),
+            *(
+                remark
+                for service, route in self._routes.items()
+                for remark in _remarks(service, route, found.get(route.spec.id))
+            ),
         ]
 
     async def _places(self) -> Mapping[str, Place]:
@@ -210,6 +218,17 @@ def _servers(route: Route, circuit: Circuit, up: Mapping[str, bool]) -> Iterator
         known = port.isdecimal() and "/" not in host
         address, number = (host.strip("[]"), int(port)) if known else ("", 0)
         yield Server(_name(route, dial), address, number, up.get(dial, True))
+
+
+def _kernel(admin: str) -> Iterator[Remark]:
+    """Caddy opens its ports anew at each reload; those who wait on the old ones must move."""
+    with suppress(OSError):  # an older kernel, or none of Linux
+        here = urlsplit(admin).hostname in _HERE
+        if here and _MIGRATE.read_text().strip() == "0":
+            yield Remark(
+                "connections that are just being made are lost at each change, unless "
+                "`sysctl net.ipv4.tcp_migrate_req=1` is set where Caddy runs"
+            )
 
 
 def _remarks(service: ServiceId, route: Route, place: Place | None) -> Iterator[Remark]:
