@@ -20,8 +20,9 @@ from prunella.core.targets import turned
 def shielding(snap: Snapshot, symptom: Symptom) -> Action | None:
     """The circuit to break before the fault itself is treated; None: there is none.
 
-    A sick server among healthy ones gets no more requests, and a service that takes others down
-    with it, which could live without it, gets none at all.
+    A sick server among healthy ones gets no more requests, and a service that others could live
+    without gets none at all once it takes them down, or would: what has died is restarted sooner
+    than they notice.
     """
     flow = snap.flow
     if flow is None or ActionKind.CIRCUIT_BREAK not in snap.capabilities:
@@ -29,7 +30,8 @@ def shielding(snap: Snapshot, symptom: Symptom) -> Action | None:
     for server in sick_servers(symptom, snap.status, flow):
         if len(flow.servers) > 1:
             return turned(ActionKind.CIRCUIT_BREAK, snap.service, flow, server, 0)
-    if snap.hurt and symptom.severity is Health.FAILED and flow.valve.share:
+    harmful = snap.hurt or (snap.dispensable_to and not symptom.factual)
+    if harmful and symptom.severity is Health.FAILED and flow.valve.share:
         return turned(ActionKind.CIRCUIT_BREAK, snap.service, flow, None, 0)
     return None
 

@@ -87,7 +87,8 @@ class Snapshot:
         flow: as its gateway has it; None: it has none, or that cannot tell.
         turned_by_itself: the gateway may have forgotten what we have set, without anybody's doing.
         dependencies: what it needs.
-        hurt: services that are unwell now, and could live without this one.
+        dispensable_to: services that could live without this one; ``hurt``: those of them that
+            are unwell now.
         is_probed: something measures it besides its gateway.
     """
 
@@ -107,6 +108,7 @@ class Snapshot:
     flow: Flow | None = None
     turned_by_itself: bool = False
     dependencies: tuple[Dependency, ...] = ()
+    dispensable_to: tuple[ServiceId, ...] = ()
     hurt: tuple[ServiceId, ...] = ()
     is_probed: bool = True
 

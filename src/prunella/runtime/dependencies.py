@@ -66,6 +66,10 @@ class Dependencies:
             )
         return tuple(found)
 
+    def dispensable_to(self, service: ServiceId) -> tuple[ServiceId, ...]:
+        """Services that need this one, and could live without it."""
+        return tuple(self._needed_by.get(service, ()))
+
     def hurt(self, service: ServiceId) -> tuple[ServiceId, ...]:
         """Services that are unwell, need this one, and could live without it."""
         return tuple(

@@ -551,6 +551,7 @@ class Engine:
             turned_by_itself=self._target.passage is not None
             and self._target.passage.turned_by_itself,
             dependencies=self._world.fleet.dependencies.of(self.service),
+            dispensable_to=self._world.fleet.dependencies.dispensable_to(self.service),
             hurt=self._world.fleet.dependencies.hurt(self.service),
             is_probed=bool(beliefs.vitals),
         )
