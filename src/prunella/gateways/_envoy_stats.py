@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from prunella.core.traffic import Traffic
 from prunella.errors import TransientError
 from prunella.gateways._envoy_program import Program
 from prunella.gateways._envoy_resources import NODE
+from prunella.ports import Clock
 
 _FILTER = (
     r"^(cluster\..*\.(upstream_rq_completed|upstream_rq_5xx|upstream_rq_active|"
@@ -28,27 +30,31 @@ _OF_SERVER = {
     "rq_active": "in_flight",
     "cx_connect_fail": "unconnected",
 }
+_LINE = re.compile(
+    rf"^([^:\n]+)::([^:\n]+:\d+|\[[^]\n]+\]:\d+)::({'|'.join(_OF_SERVER)})::(\d+)$", re.MULTILINE
+)
 _QUANTILES = {50: "p50_s", 95: "p95_s", 99: "p99_s"}
 
 
 class Stats(NamedTuple):
-    """Totals, by service, and by service and place of a server; ``at`` is left open."""
+    """Totals, by service, and by service and place of a server."""
 
     services: Mapping[ServiceId, Traffic]
     servers: Mapping[tuple[ServiceId, str, int], Traffic]
 
 
-async def read(program: Program, services: Iterable[ServiceId]) -> Stats:
+async def read(program: Program, services: Iterable[ServiceId], clock: Clock) -> Stats:
     """Raises: TransientError, ConnectionError: as ``Program.get``."""
     stats = await program.json(f"/stats?format=json&filter={_FILTER}")
-    hosts = await program.json("/clusters?format=json")
+    hosts = (await program.get("/clusters")).decode()
     try:
-        return Stats(_services(stats, services), dict(_servers(hosts)))
+        now = clock.now()
+        return Stats(_services(stats, services, now), dict(_servers(hosts, now)))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise TransientError(f"what Envoy counts makes no sense: {error!r}") from error
 
 
-def _services(stats: Any, services: Iterable[ServiceId]) -> dict[ServiceId, Traffic]:
+def _services(stats: Any, services: Iterable[ServiceId], now: Instant) -> dict[ServiceId, Traffic]:
     found: dict[str, dict[str, Any]] = {service: {} for service in services}
     for one in stats["stats"]:
         if "histograms" in one:
@@ -63,7 +69,7 @@ def _services(stats: Any, services: Iterable[ServiceId]) -> dict[ServiceId, Traf
         service, _, what = name.removeprefix("cluster.").rpartition(".")
         if service in found:
             found[service][_FIELDS[what]] = value
-    return {ServiceId(name): Traffic(Instant(0.0), **fields) for name, fields in found.items()}
+    return {ServiceId(name): Traffic(now, **fields) for name, fields in found.items()}
 
 
 def _times(histograms: Any) -> Iterable[tuple[str, dict[str, float]]]:
@@ -79,14 +85,13 @@ def _times(histograms: Any) -> Iterable[tuple[str, dict[str, float]]]:
         yield name, times
 
 
-def _servers(hosts: Any) -> Iterable[tuple[tuple[ServiceId, str, int], Traffic]]:
-    for cluster in hosts["cluster_statuses"]:
-        for host in cluster.get("host_statuses", ()):
-            place = host["address"]["socket_address"]
-            fields = {
-                _OF_SERVER[one["name"]]: int(one.get("value", 0))
-                for one in host["stats"]
-                if one["name"] in _OF_SERVER
-            }
-            key = (ServiceId(cluster["name"]), str(place["address"]), int(place["port_value"]))
-            yield key, Traffic(Instant(0.0), **fields)
+def _servers(hosts: str, now: Instant) -> Iterator[tuple[tuple[ServiceId, str, int], Traffic]]:
+    """From lines such as ``shop::127.0.0.1:8001::rq_total::5``; the other format is ten times as
+    slow to write and to read.
+    """
+    fields: dict[tuple[str, str], dict[str, int]] = {}
+    for cluster, place, what, count in _LINE.findall(hosts):
+        fields.setdefault((cluster, place), {})[_OF_SERVER[what]] = int(count)
+    for (cluster, place), found in fields.items():
+        host, _, port = place.rpartition(":")
+        yield (ServiceId(cluster), host.strip("[]"), int(port)), Traffic(now, **found)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 from uuid import uuid4
 
 from pydantic import AfterValidator, Field
@@ -124,12 +124,13 @@ class EnvoyGateway:
             await self._require_up()
             opened, shut = await asyncio.to_thread(self._set)
         try:
-            stats = await read(self._program, self._lines)
+            stats = await read(self._program, self._lines, self._clock)
         except ConnectionError as error:
             raise TransientError("Envoy does not run any more") from error
         now, wall_ms = self._clock.now(), self._wall_ms()
+        nothing = Traffic(now)
         return {
-            service: _flow(line, opened.get(service), shut[service], stats, now, wall_ms)
+            service: _flow(line, opened.get(service), shut[service], stats, nothing, wall_ms)
             for service, line in self._lines.items()
         }
 
@@ -275,21 +276,15 @@ def _flow(
     opened: Open | None,
     shut: frozenset[str],
     stats: Stats,
-    now: Any,
+    nothing: Traffic,
     wall_ms: int,
 ) -> Flow:
-    whole = stats.services[line.service]._replace(at=now)
-    places = {(one.address, one.port): one.name for one in line.endpoints}
+    service, counted = line.service, stats.servers
     servers = tuple(
-        Server(
-            name,
-            address,
-            port,
-            traffic=stats.servers.get((line.service, address, port), Traffic(now))._replace(at=now),
-        )
-        for (address, port), name in places.items()
+        Server(name, at, port, traffic=counted.get((service, at, port), nothing))
+        for name, at, port in line.endpoints
     )
-    return Flow(Valve(_share(opened, wall_ms), shut), whole, servers)
+    return Flow(Valve(_share(opened, wall_ms), shut), stats.services[service], servers)
 
 
 def _lines(routes: Sequence[Route], listen: str) -> dict[ServiceId, Line]:
