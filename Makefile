@@ -65,8 +65,8 @@ bench: $(DEV)  ## measure, and print the figures
 
 lock: $(DEV)  ## pin requirements/*.txt to hashes (LOCK_ARGS=--upgrade takes newer versions)
 	@export PIP_CONFIG_FILE=/dev/null PIP_FIND_LINKS=; \
-	$(LOCK) --output-file requirements/run.txt pyproject.toml; \
-	$(LOCK) --extra dev --constraint requirements/run.txt \
+	$(LOCK) --extra envoy --output-file requirements/run.txt pyproject.toml; \
+	$(LOCK) --extra dev --extra envoy --constraint requirements/run.txt \
 		--output-file requirements/dev.txt pyproject.toml; \
 	if grep -nE '://|^ *--(index|extra|find|trusted)' requirements/*.txt; then \
 		echo 'the lines above tie the lock to one registry or one machine' >&2; exit 1; \
