@@ -28,7 +28,7 @@ LOCK := $(BIN)/pip-compile --quiet --no-config --generate-hashes --strip-extras 
 TOOLS := strace:strace busybox:busybox-static unshare:util-linux ip:iproute2 git:git
 COMPONENTS := dockerd:docker.io docker:docker.io containerd:containerd systemctl:systemd \
 	dbus-daemon:dbus openssl:openssl docker-compose:docker-compose \
-	prometheus:prometheus nginx:nginx-light caddy:caddy
+	prometheus:prometheus nginx:nginx-light caddy:caddy haproxy:haproxy
 
 .PHONY: help demo test check lint types imports format bench lock clean system
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import structlog
-from bench import containers, demand, fleet, gateways_envoy, reading, respawn, simulation, units
+from bench import containers, demand, fleet, gateways, reading, respawn, simulation, units
 from bench.machine import NotInTimeError
 from bench.report import Row, load_words, table
 
@@ -29,7 +29,7 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "task": containers.measure_swarm,
     "containers": containers.measure_many,
     "many": fleet.measure_many,
-    "envoy": gateways_envoy.measure,
+    "gateways": gateways.measure,
 }
 
 
