@@ -1,6 +1,7 @@
 """``prunella demo``: what a newcomer sees first keeps its word."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -51,11 +52,18 @@ def services(folder: Path) -> list[psutil.Process]:
     for process in psutil.process_iter():
         try:
             ours = process.environ().get("TMPDIR") == str(folder)
-            if ours and "PRUNELLA_SERVICE" in process.environ():
+            if ours and ("PRUNELLA_SERVICE" in process.environ() or process.name() == "envoy"):
                 found.append(process)
         except psutil.Error:
             continue
     return found
+
+
+def callers_failed(said: str) -> tuple[int, int]:
+    """How many of the storefront's callers went away empty-handed, with Prunella and without."""
+    found = re.search(r"storefront (\d+) failed;\n.* without Prunella (\d+) did", said)
+    assert found is not None, said
+    return int(found[1]), int(found[2])
 
 
 @pytest.mark.timeout(120)
@@ -68,9 +76,12 @@ def test_everything_is_healed_within_a_minute_and_nothing_is_left(
     said, _ = running.communicate(timeout=100)
     assert running.returncode == 0, said
     assert clock.now() - begun < LIMIT_S
-    assert said.splitlines()[-1] == "7 of 7 remedies carried out and verified."
-    for remedy in ("restart", "scale-up", "scale-down", "rollback"):
+    assert said.splitlines()[-1] == "9 of 9 remedies carried out and verified."
+    remedies = ("restart", "scale-up", "scale-down", "rollback", "circuit-break", "circuit-close")
+    for remedy in remedies:
         assert f"{remedy} carried out and verified" in said
+    watched, unwatched = callers_failed(said)
+    assert watched < unwatched
     assert services(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
 

@@ -16,7 +16,7 @@ def command(
         ),
     ] = False,
 ) -> None:
-    """Break small services and watch how they are restarted, scaled and rolled back."""
+    """Break small services and watch how they are restarted, scaled, rolled back and shielded."""
     from prunella.demo import demo as play  # noqa: PLC0415 - slow
 
     raise typer.Exit(play(keep=keep))

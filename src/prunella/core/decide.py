@@ -131,10 +131,13 @@ def _besides(decision: Decision, owed: Decision) -> Decision:
 
 
 def _culprit(snap: Snapshot, symptom: Symptom) -> Dependency | None:
-    """A dependency whose trouble explains this one's, and that is not out of the way yet."""
+    """A dependency whose trouble explains this one's, and that is not out of the way yet.
+
+    One that is suspected is waited for: soon it is confirmed, or over.
+    """
     for needed in snap.dependencies:
         trouble = needed.health is Health.FAILED or (
-            needed.health is Health.DEGRADED and not symptom.factual
+            needed.health in (Health.DEGRADED, Health.SUSPECT) and not symptom.factual
         )
         if not trouble and not (needed.healing and needed.health is not Health.HEALTHY):
             continue
@@ -241,7 +244,7 @@ def _worth_healing(symptom: Symptom) -> bool:
     return (
         symptom.kind is not SymptomKind.ERRORING
         or symptom.severity is Health.FAILED
-        or bool(symptom.instances)
+        or symptom.partial
     )
 
 

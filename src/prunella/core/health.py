@@ -198,9 +198,14 @@ def condemned(status: Status | None, now: Instant) -> Symptom | None:
         return None
     named = ", ".join(str(i.id) for i in sick[:3])
     evidence = f"its platform's own check says that {named} is unhealthy"
-    severity = Health.FAILED if len(sick) == len(running) else Health.DEGRADED
+    partial = len(sick) < len(running)
     return Symptom(
-        SymptomKind.ERRORING, severity, now, evidence, instances=tuple(i.id for i in sick)
+        SymptomKind.ERRORING,
+        Health.DEGRADED if partial else Health.FAILED,
+        now,
+        evidence,
+        instances=tuple(i.id for i in sick),
+        partial=partial,
     )
 
 
@@ -295,7 +300,15 @@ def _confirmed(probes: Mapping[ProbeKey, Vitals], policy: Policy) -> list[Sympto
         instances = tuple(instance for instance, _ in symptoms)
         evidence = f"instance {', '.join(instances[:3])}: {worst.evidence}"
         severity = Health.DEGRADED if partly else worst.severity
-        found.append(replace(worst, severity=severity, evidence=evidence, instances=instances))
+        found.append(
+            replace(
+                worst,
+                severity=severity,
+                evidence=evidence,
+                instances=instances,
+                partial=partly and worst.severity is Health.FAILED,
+            )
+        )
     return found
 
 

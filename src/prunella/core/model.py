@@ -116,6 +116,7 @@ class Symptom:
         factual: known from an exit, not inferred from samples.
         saturated: a resource is at its limit; what is slow is slow because of load.
         instances: those that are sick, where that is known; empty for the service as a whole.
+        partial: these instances have failed, and others have not.
     """
 
     kind: SymptomKind
@@ -125,6 +126,7 @@ class Symptom:
     factual: bool = False
     saturated: bool = False
     instances: tuple[InstanceId, ...] = ()
+    partial: bool = False
 
 
 class ActionKind(StrEnum):

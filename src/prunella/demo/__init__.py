@@ -1,4 +1,4 @@
-"""Five small services and what befalls them, healed before your eyes."""
+"""Seven small services and what befalls them, healed before your eyes."""
 
 from prunella.demo.play import demo
 

@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
@@ -20,10 +21,13 @@ from prunella.app import on_fast_loop
 from prunella.config import parse
 from prunella.core.model import Instant
 from prunella.demo import server
+from prunella.demo.callers import Callers
 from prunella.demo.load import Load
 from prunella.demo.releases import Releases
 from prunella.demo.show import Show, history
 from prunella.errors import PrunellaError
+from prunella.gateways.envoy import EnvoyGateway, EnvoySpec
+from prunella.plugins import GatewayContext
 from prunella.runtime.clock import SystemClock
 from prunella.runtime.orchestrator import SelfHealingOrchestrator
 from prunella.testing.site import free_port
@@ -42,6 +46,8 @@ defaults:
   grace: 1s
   thresholds: {{response_time: 300ms}}
   verify: {{soak: 2s, deadline: 20s}}
+gateways:
+  local: {{kind: envoy, folder: envoy, start: true, listen: "127.0.0.1:{entry}", interval: 1s}}
 services:
 """
 _SERVICE = """
@@ -76,6 +82,22 @@ _RELEASED = """
       soak: 3s
     verify: {{rollback_soak: 2s}}
 """
+_GUARDED = """
+  storefront:
+    name: Storefront
+    platform: process
+    process: {{command: {shop}, ports: {port}-{port}, stop_timeout: 2s}}
+    probes: [{{kind: http, url: "http://127.0.0.1:{{port}}/"}}]
+    depends_on: [{{service: recommend, optional: true}}]
+  recommend:
+    name: Recommendations
+    platform: process
+    process: {{command: {command}, ports: {own}-{own}, stop_timeout: 2s}}
+    probes: [{{kind: http, url: "http://127.0.0.1:{{port}}/"}}]
+    gateway: {{name: local}}
+    circuit: {{open_for: 2s, step: 1s, requests: 5, body: back soon}}
+"""
+_STOREFRONTS = ("storefront", "unwatched")
 _PLAIN = {"shop": "Web shop", "search": "Search", "payments": "Payments"}
 
 
@@ -86,8 +108,16 @@ class _Stage:
     orchestrator: SelfHealingOrchestrator
     ports: dict[str, int]
     releases: Releases
+    folder: Path
     clock: SystemClock = field(default_factory=SystemClock)
     load: Load | None = None
+    callers: Callers | None = None
+    helped: int = 0
+
+    @property
+    def stuck(self) -> Path:
+        """While it is there, what the recommendations need themselves is down."""
+        return self.folder / "stuck"
 
     async def wait(self, seconds: float) -> None:
         await self.clock.sleep_until(Instant(self.clock.now() + seconds))
@@ -116,8 +146,10 @@ class _Stage:
 
     async def end(self) -> None:
         load, self.load = self.load, None
-        if load is not None:
-            await load.end()
+        callers, self.callers = self.callers, None
+        for clients in (load, callers):
+            if clients is not None:
+                await clients.end()
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +191,23 @@ async def _rush(stage: _Stage, service: str) -> None:
     stage.load = Load((first, first + 1), _CLIENTS, stage.clock)
 
 
+async def _get_stuck(stage: _Stage, service: str) -> None:  # noqa: ARG001 - as the others
+    watched, unwatched = (stage.ports[one] for one in _STOREFRONTS)
+    stage.callers = Callers(watched, unwatched, stage.clock)
+    await stage.wait(1)
+    stage.stuck.touch()
+
+
+async def _come_back(stage: _Stage, service: str) -> None:  # noqa: ARG001 - as the others
+    assert stage.callers is not None
+    await stage.wait(5)  # for the callers to meet what has become of it
+    stage.stuck.unlink()
+
+
 async def _calm(stage: _Stage, service: str) -> None:  # noqa: ARG001 - one load, one service
-    await stage.end()
+    load, stage.load = stage.load, None
+    assert load is not None
+    await load.end()
 
 
 async def _deploy_a_bad_release(stage: _Stage, service: str) -> None:
@@ -173,6 +220,13 @@ _ACTS = (
     _Act("search", "is frozen with SIGSTOP", _signal(signal.SIGSTOP)),
     _Act("payments", "is made to answer 500 to everything", _break("errors")),
     _Act("shop", "is made slow (600 ms an answer)", _break("slow")),
+    _Act(
+        "recommend",
+        "answers nothing: what it needs itself is down, and no restart helps",
+        _get_stuck,
+        "circuit-break",
+    ),
+    _Act("recommend", "can do its work again", _come_back, "circuit-close", meanwhile=True),
     _Act("thumbnails", "is asked for more than one of it can do", _rush, "scale-up"),
     _Act("thumbnails", "has little to do again", _calm, "scale-down", meanwhile=True),
     _Act("invoices", "gets a new version, which answers 500", _deploy_a_bad_release, "rollback"),
@@ -194,19 +248,67 @@ async def _perform(stage: _Stage, show: Show) -> bool:
                 return False
             said = f"   {stage.name(one.service)}: {one.remedy} carried out and verified"
             show.say(said, "bold green")
+            stage.helped += 1
         awaited.clear()
         await stage.wait(_PAUSE_S)
+    if (callers := stage.callers) is not None:
+        watched, unwatched = (callers.failed[stage.ports[one]] for one in _STOREFRONTS)
+        show.say(f"Of {callers.asked} requests to the storefront {watched} failed;", "bold")
+        show.say(f"to the same one without Prunella {unwatched} did.", "bold")
     return True
+
+
+@asynccontextmanager
+async def _front(folder: Path) -> AsyncIterator[None]:
+    """The gateway outlives Prunella; the demo ends it."""
+    try:
+        yield
+    finally:
+        spec = EnvoySpec(folder=folder / "envoy")
+        await EnvoyGateway(spec, GatewayContext("local", SystemClock(), folder)).stop()
+
+
+@asynccontextmanager
+async def _unwatched(ports: Mapping[str, int], folder: Path) -> AsyncIterator[None]:
+    """A second storefront, with recommendations of its own, that nobody looks after."""
+    own = ports["unwatched"] + 1
+    every = (
+        _words(ports["unwatched"], f"http://127.0.0.1:{own}/"),
+        _words(own, "", str(folder / "stuck")),
+    )
+    started = [
+        await asyncio.create_subprocess_exec(
+            *words, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+        )
+        for words in every
+    ]
+    try:
+        yield
+    finally:
+        for child in started:
+            child.kill()
+            await child.wait()
+
+
+def _words(port: int | str, *more: str) -> list[str]:
+    return [sys.executable, "-I", "-S", server.__file__, str(port), *more]
 
 
 def _config(folder: Path, ports: Mapping[str, int]) -> str:
     def command(file: str) -> str:
         return json.dumps([sys.executable, "-I", "-S", file, "{port}"])
 
-    text = _CONFIG.format(folder=folder)
+    text = _CONFIG.format(folder=folder, entry=ports["entry"])
     for id_, name in _PLAIN.items():
         words = {"id": id_, "name": name, "command": command(server.__file__), "port": ports[id_]}
         text += _SERVICE.format(**words)
+    entry = f"http://127.0.0.1:{ports['entry']}/"
+    text += _GUARDED.format(
+        shop=json.dumps(_words("{port}", entry)),
+        command=json.dumps(_words("{port}", "", str(folder / "stuck"))),
+        port=ports["storefront"],
+        own=ports["recommend"],
+    )
     first = ports["thumbnails"]
     text += _SCALED.format(command=command(server.__file__), port=first, last_port=first + 1)
     return text + _RELEASED.format(command=command("current/server.py"), port=ports["invoices"])
@@ -214,20 +316,22 @@ def _config(folder: Path, ports: Mapping[str, int]) -> str:
 
 async def _play(folder: Path, *, keep: bool) -> int:
     console = Console()
-    first = free_port(len(_PLAIN) + 3)
-    ids = (*_PLAIN, "invoices", "thumbnails")  # the last one has two
+    ids = (*_PLAIN, "invoices", "storefront", "recommend", "entry")
+    pairs = ("thumbnails", "unwatched")  # two ports each
+    first = free_port(len(ids) + 2 * len(pairs))
     ports = {id_: first + n for n, id_ in enumerate(ids)}
+    ports |= {id_: first + len(ids) + 2 * n for n, id_ in enumerate(pairs)}
     releases = Releases(folder / "invoices")
     await releases.begin()
     orchestrator = SelfHealingOrchestrator(parse(_config(folder, ports), folder / "prunella.yaml"))
-    stage, show = _Stage(orchestrator, ports, releases), Show(orchestrator, console)
+    stage, show = _Stage(orchestrator, ports, releases, folder), Show(orchestrator, console)
     orchestrator.on("*", show.heard)
     all_healed = False
-    async with orchestrator:
+    async with _front(folder), _unwatched(ports, folder), orchestrator:
         with show:
             try:
                 async with asyncio.timeout(None if keep else _LIMIT_S):
-                    await stage.well(len(ports))
+                    await stage.well(len(orchestrator.get_system_health().services))
                     all_healed = await _perform(stage, show)
                     if keep:
                         show.say("Everything stays up; Ctrl-C ends it.")
@@ -238,8 +342,7 @@ async def _play(folder: Path, *, keep: bool) -> int:
                 await stage.end()
         actions = await orchestrator.get_healing_history(20)
     console.print(history(actions))
-    helped = sum(bool(action.success) for action in actions)
-    console.print(f"{helped} of {len(_ACTS)} remedies carried out and verified.")
+    console.print(f"{stage.helped} of {len(_ACTS)} remedies carried out and verified.")
     return 0 if all_healed else 1
 
 

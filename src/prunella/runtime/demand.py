@@ -100,7 +100,7 @@ class Demand:
             if symptom is None:
                 continue
             if of is not None:
-                symptom = replace(symptom, severity=Health.DEGRADED, instances=(of,))
+                symptom = replace(symptom, severity=Health.DEGRADED, instances=(of,), partial=True)
             found.append(symptom)
         sick = outliers(self._servers, self._policy, now)
         if not sick:
@@ -109,7 +109,9 @@ class Demand:
         worst = sick[0]
         evidence = f"server {worst.server}: {worst.evidence}"
         since = self._servers[worst.server].bad_since or now
-        outlying = Symptom(worst.kind, Health.DEGRADED, since, evidence, instances=tuple(names))
+        outlying = Symptom(
+            worst.kind, Health.DEGRADED, since, evidence, instances=tuple(names), partial=True
+        )
         # Where some servers alone are sick, the service is not.
         return [outlying, *(s for s in found if s.kind is not worst.kind)]
 

@@ -67,7 +67,6 @@ class Fleet:
     def believe(self, service: ServiceId, health: Health, now: Instant) -> bool:
         """Take in a changed belief. True when this began a storm."""
         (self._unwell.add if health in _UNWELL else self._unwell.discard)(service)
-        self.dependencies.believe(service, health)
         place = self._domain_of[service]
         if health is not Health.FAILED:
             self._well_again(place, service)

@@ -113,6 +113,7 @@ class Sight:
         before = beliefs.diagnosis.health
         change = beliefs.reassess(now)
         if beliefs.diagnosis.health is not before:
+            self._world.fleet.dependencies.believe(self._service, beliefs.diagnosis.health)
             self._world.fleet.sight(self._service, blind=beliefs.is_blind)
         if change is not None:
             self._believe(change.last, change.health, now)
