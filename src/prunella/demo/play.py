@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
@@ -259,7 +259,7 @@ async def _perform(stage: _Stage, show: Show) -> bool:
 
 
 @asynccontextmanager
-async def _front(folder: Path) -> AsyncIterator[None]:
+async def _front(folder: Path) -> AsyncGenerator[None]:
     """The gateway outlives Prunella; the demo ends it."""
     try:
         yield
@@ -269,7 +269,7 @@ async def _front(folder: Path) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _unwatched(ports: Mapping[str, int], folder: Path) -> AsyncIterator[None]:
+async def _unwatched(ports: Mapping[str, int], folder: Path) -> AsyncGenerator[None]:
     """A second storefront, with recommendations of its own, that nobody looks after."""
     own = ports["unwatched"] + 1
     every = (
