@@ -53,7 +53,16 @@ class Replicas:
 
     def write(self, replicas: int) -> None:
         site = self._site
-        words = [sys.executable, "-I", "-S", server.__file__, "{port}", str(site.births_file)]
+        words = [
+            sys.executable,
+            "-I",
+            "-S",
+            server.__file__,
+            "{port}",
+            "",
+            "",
+            str(site.births_file),
+        ]
         text = CONFIG.format(api=site.api, command=json.dumps(words), replicas=replicas)
         (site.folder / "prunella.yaml").write_text(text)
 

@@ -2,7 +2,7 @@
 
 from prunella.core.model import Health, InstanceId, Instant, Status, SymptomKind, Traffic
 from prunella.core.policy import Policy
-from prunella.core.traffic import OPEN_WIDE, Flow, Server
+from prunella.core.traffic import OPEN_WIDE, Flow, Server, Valve
 from prunella.runtime.demand import Demand, Source
 
 POLICY = Policy()
@@ -76,3 +76,15 @@ def test_after_an_action_nothing_counts_that_was_before_it() -> None:
     found = demand.last_minute(Instant(60.0))
     assert found is not None
     assert found[0].requests == 100
+
+
+def test_what_gets_no_requests_is_not_judged_by_those_before() -> None:
+    demand = Demand(POLICY)
+    for n in range(12):
+        demand.take_flow(flow(n * 5.0, n * 200, n * 100, a=(n * 100, 0), b=(n * 100, n * 100)))
+    shut = Valve(shut=frozenset({"b"}))
+    demand.take_flow(flow(60.0, 2400, 1100, a=(1200, 0), b=(1200, 1100))._replace(valve=shut))
+    (symptom,) = demand.symptoms(NOBODY, Instant(60.0))
+    assert symptom.instances == ()
+    demand.take_flow(flow(65.0, 2400, 1100)._replace(valve=Valve(0)))
+    assert demand.symptoms(NOBODY, Instant(65.0)) == []

@@ -70,19 +70,19 @@ async def test_what_callers_and_probe_agree_on_is_healed_at_once() -> None:
     assert sim.effects[0].at < 110
 
 
-async def test_a_server_that_fails_among_good_ones_is_shut_restarted_and_let_in_again() -> None:
+async def test_a_server_that_fails_among_good_ones_is_shut_and_let_in_when_it_serves() -> None:
     sim = Simulation(QUICK, behind_gateway=True)
     await sim.start(["a"], instance_count=4)
     served = sim.ask("a", 0.02, 900)
     sim.at(100, partial(sim.gateway.spoil, "2", 1.0))
     sim.at(160, partial(sim.gateway.spoil, "2", 0.0))
     await sim.run(900)
-    first, second = (await done(sim))[:2]
-    assert first == ("circuit-break", "2", Outcome.CONTAINED)
-    assert second[:2] == ("restart", "2")
+    actions = await done(sim)
+    assert actions[0] == ("circuit-break", "2", Outcome.CONTAINED)
+    assert actions[-1] == ("circuit-close", "2", Outcome.RECOVERED)
     assert sim.gateway.valve(A) == OPEN_WIDE
     failed = len(served) - sum(served)
-    assert failed < 15 / 0.02 / 4  # as many as one reading or two take to notice
+    assert failed < 20 / 0.02 / 4  # as many as a few readings take to notice, twice
     assert all(served[-10_000:])
 
 

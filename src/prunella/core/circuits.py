@@ -27,7 +27,7 @@ def shielding(snap: Snapshot, symptom: Symptom) -> Action | None:
     flow = snap.flow
     if flow is None or ActionKind.CIRCUIT_BREAK not in snap.capabilities:
         return None
-    for server in sick_servers(symptom, snap.status, flow):
+    for server in sick_servers(symptom, snap.status, flow) if symptom.partial else ():
         if len(flow.servers) > 1:
             return turned(ActionKind.CIRCUIT_BREAK, snap.service, flow, server, 0)
     harmful = snap.hurt or (snap.dispensable_to and not symptom.factual)

@@ -101,10 +101,20 @@ def _of_service(snap: Snapshot, chain: tuple[Guard, ...] | None) -> Decision:
     if snap.policy.mode is Mode.OFF:
         return _OFF
     shield = shielding(snap, symptom)
-    if shield is not None and not vet(snap, shield, chain):
-        return _propose(
-            snap, shield, Reason.HEAL, f"{symptom.kind}: {symptom.evidence}", symptom, chain
-        )
+    if shield is None:
+        return _treat(snap, symptom, chain)
+    shielded = _propose(
+        snap, shield, Reason.HEAL, f"{symptom.kind}: {symptom.evidence}", symptom, chain
+    )
+    if shielded.action is not None:
+        return shielded
+    treated = _treat(snap, symptom, chain)
+    # There is something to try yet: it is only not to be done now.
+    return shielded if treated.reason is Reason.EXHAUSTED else treated
+
+
+def _treat(snap: Snapshot, symptom: Symptom, chain: tuple[Guard, ...] | None) -> Decision:
+    """What is to be done about the fault itself."""
     if not _worth_healing(symptom):
         return Decision(Reason.DEGRADED, f"degraded, not failed: {symptom.evidence}")
     if (culprit := _culprit(snap, symptom)) is not None:

@@ -186,7 +186,13 @@ def exited(status: Status | None, now: Instant) -> Symptom | None:
     evidence = "; ".join(f"instance {i.id}: {i.detail or 'exited'}" for i in gone[:3])
     severity = Health.DEGRADED if running else Health.FAILED
     return Symptom(
-        SymptomKind.DOWN, severity, now, evidence, factual=True, instances=tuple(i.id for i in gone)
+        SymptomKind.DOWN,
+        severity,
+        now,
+        evidence,
+        factual=True,
+        instances=tuple(i.id for i in gone),
+        partial=running,
     )
 
 

@@ -64,8 +64,13 @@ class Demand:
         return min(whole, default=None)
 
     def take_flow(self, flow: Flow) -> None:
-        """Take in what the gateway has counted."""
+        """Take in what the gateway has counted.
+
+        What gets no requests is not judged by those that it had before.
+        """
         self.take(_GATEWAY, flow.traffic)
+        if not flow.valve.share:
+            self._windows[_GATEWAY] = Window(last=flow.traffic)
         self._places = {server.name: server for server in flow.servers}
         counted = [server for server in flow.servers if server.traffic is not None]
         for name in self._servers.keys() - {server.name for server in counted}:
@@ -73,6 +78,9 @@ class Demand:
         for server in counted:
             assert server.traffic is not None
             before = self._servers.get(server.name, NOTHING)
+            if server.name in flow.valve.shut:
+                self._servers[server.name] = Window(last=server.traffic)
+                continue
             self._servers[server.name] = fold(before, server.traffic, self._policy, lasting=False)
 
     def forget(self) -> None:

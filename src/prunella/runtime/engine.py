@@ -421,7 +421,9 @@ class Engine:
             traffic=None if flow is None else flow.traffic,
         )
         self.beliefs.awaited = awaited
-        if self._current().intent.action.kind not in CIRCUIT:
+        if self._current().intent.action.kind in CIRCUIT:
+            self.beliefs.demand.forget()
+        else:
             self.beliefs.forget(now)
 
     async def _verify(self) -> Instant | None:

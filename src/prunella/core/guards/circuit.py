@@ -13,11 +13,10 @@ def judge(proposal: Proposal) -> Veto | None:
     if action.kind is not ActionKind.CIRCUIT_BREAK or flow is None or action.share is None:
         return None
     present = share_of(flow.valve, action.instance)
-    standing = [d for d in circuits(proposal.ledger.debts) if d.instance == action.instance]
-    if present <= action.share and all(proposal.now < debt.due_at for debt in standing):
+    if any(debt.instance == action.instance for debt in circuits(proposal.ledger.debts)):
+        return None  # it stands open already, and is kept or put back
+    if present <= action.share:
         return Veto("circuit", f"its circuit lets through {present} % already")
-    if standing:
-        return None
     last = last_of(proposal.ledger.attempts, action.instance)
     if last is not None and last.outcome is Outcome.FOREIGN:
         until = Instant(last.at + proposal.policy.incident_window_s)
