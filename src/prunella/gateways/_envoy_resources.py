@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
@@ -12,6 +13,7 @@ from prunella.core.model import ServiceId
 from prunella.ports import Endpoint
 
 NODE = "prunella"
+_MANY = 2**31  # requests and connections at once: what is too much is for circuits to say
 ADMIN, WORKERS = "admin.sock", "workers.sock"
 _TYPE = "type.googleapis.com/envoy."
 _LUA = f"{_TYPE}extensions.filters.http.lua.v3.Lua"
@@ -65,10 +67,15 @@ class Open(NamedTuple):
     ends_ms: int
 
 
-def bootstrap(folder: Path) -> str:
+def node(gateway: str) -> str:
+    """What the Envoy of a gateway is called, so that no other takes it for its own."""
+    return f"{NODE}-{gateway}"
+
+
+def bootstrap(folder: Path, gateway: str) -> str:
     return json.dumps(
         {
-            "node": {"id": NODE, "cluster": NODE},
+            "node": {"id": node(gateway), "cluster": NODE},
             "admin": {"address": _pipe(folder / ADMIN)},
             "dynamic_resources": {
                 "lds_config": _source(folder / "listeners.json"),
@@ -106,21 +113,22 @@ def listeners(folder: Path, lines: Sequence[Line], version: str) -> str:
 
 def routes(lines: Sequence[Line], listen: tuple[str, int], version: str) -> str:
     """Which requests on one address are whose; the longest prefix is asked first."""
-    hosts: dict[tuple[str, ...], list[Line]] = {}
+    hosts: dict[str, list[Line]] = {}
     for line in lines:
         if line.listen == listen:
-            hosts.setdefault(line.domains, []).append(line)
+            for domain in line.domains:
+                hosts.setdefault(domain, []).append(line)
     virtual = [
         {
-            "name": "-".join(domains),
-            "domains": list(domains),
+            "name": domain,
+            "domains": [domain],
             "routes": [
                 route
                 for line in sorted(behind, key=lambda one: -len(one.prefix))
                 for route in _routes(line)
             ],
         }
-        for domains, behind in hosts.items()
+        for domain, behind in hosts.items()
     ]
     config = {
         "@type": f"{_TYPE}config.route.v3.RouteConfiguration",
@@ -167,13 +175,26 @@ def shut_of(text: str) -> dict[ServiceId, frozenset[str]]:
 
 
 def routes_file(listen: tuple[str, int]) -> str:
-    return f"routes-{listen[1]}.json"
+    return f"routes-{listen[0].replace(':', '_')}-{listen[1]}.json"
+
+
+def routes_version(listen: tuple[str, int]) -> str:
+    """The statistic that shows the version of these routes."""
+    return f"http.{_prefix(_name(listen))}.rds.{_name(listen)}.version_text".replace(":", "_")
+
+
+def version_of(text: str) -> str:
+    """Which one a text is: the first thing in it, so that a large one is not parsed for it."""
+    found = re.match(r'\{"version_info": "([^"]*)"', text)
+    return found[1] if found is not None else ""
 
 
 def valves(opened: Mapping[ServiceId, Open], lines: Mapping[ServiceId, Line], version: str) -> str:
     """The filter that turns requests away. Its first line is what it is made from."""
     kept = json.dumps({name: list(one) for name, one in sorted(opened.items())})
-    source = [f"-- {kept}", "local valves = {}"]
+    # Each script would begin the same row of chances: at few requests a share would be all or none.
+    seed = int(version[:12], 16)
+    source = [f"-- {kept}", f"math.randomseed({seed})", "local valves = {}"]
     for name, one in sorted(opened.items()):
         line = lines.get(name)
         fallback = "true" if line is not None and line.fallback is not None else "false"
@@ -226,6 +247,8 @@ def _listener(folder: Path, host: str, port: int) -> dict[str, Any]:
         "@type": f"{_TYPE}config.listener.v3.Listener",
         "name": _name((host, port)),
         "address": _socket(host, port),
+        # Else the kernel lets a second Envoy listen there too, and gives it half of the callers.
+        "enable_reuse_port": False,
         "filter_chains": [
             _chain(folder, _name((host, port)), routes_file((host, port)), [discovered, _ROUTER])
         ],
@@ -235,7 +258,7 @@ def _listener(folder: Path, host: str, port: int) -> dict[str, Any]:
 def _chain(folder: Path, name: str, file: str, filters: list[dict[str, Any]]) -> dict[str, Any]:
     config: dict[str, Any] = {
         "@type": _HCM,
-        "stat_prefix": name.replace(".", "_"),
+        "stat_prefix": _prefix(name),
         "http_protocol_options": {"accept_http_10": True, "default_host_for_http_10": "localhost"},
         "rds": {"config_source": _source(folder / file), "route_config_name": name},
         "http_filters": filters,
@@ -307,8 +330,16 @@ def _cluster(name: str, ends: list[dict[str, Any]], *, by_name: bool) -> dict[st
         "type": "STRICT_DNS" if by_name else "STATIC",
         "connect_timeout": "1s",
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "circuit_breakers": {"thresholds": [_LIMITS]},
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": ends}]},
     }
+
+
+_LIMITS = {
+    "max_connections": _MANY,
+    "max_pending_requests": _MANY,
+    "max_requests": _MANY,
+}
 
 
 def _is_ip(host: str) -> bool:
@@ -337,6 +368,10 @@ def _socket(host: str, port: int) -> dict[str, Any]:
 
 def _name(listen: tuple[str, int]) -> str:
     return f"{listen[0]}:{listen[1]}"
+
+
+def _prefix(name: str) -> str:
+    return name.replace(".", "_")
 
 
 def _lua(text: str) -> str:

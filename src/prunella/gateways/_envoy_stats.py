@@ -25,7 +25,7 @@ _FIELDS = {
     "upstream_cx_connect_fail": "unconnected",
 }
 _OF_SERVER = {
-    "rq_total": "requests",
+    "rq_success": "requests",
     "rq_error": "failed",
     "rq_active": "in_flight",
     "cx_connect_fail": "unconnected",
@@ -93,5 +93,6 @@ def _servers(hosts: str, now: Instant) -> Iterator[tuple[tuple[ServiceId, str, i
     for cluster, place, what, count in _LINE.findall(hosts):
         fields.setdefault((cluster, place), {})[_OF_SERVER[what]] = int(count)
     for (cluster, place), found in fields.items():
+        found["requests"] = found.get("requests", 0) + found.get("failed", 0)
         host, _, port = place.rpartition(":")
         yield (ServiceId(cluster), host.strip("[]"), int(port)), Traffic(now, **found)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -17,12 +17,13 @@ from uuid import uuid4
 
 from pydantic import AfterValidator, Field
 
+from prunella.argv import run_argv
 from prunella.core.model import Epoch, ServiceId
 from prunella.core.traffic import OPEN_WIDE, Flow, Server, Traffic, Valve
 from prunella.errors import ConflictError, PermanentError, PrunellaError, TransientError
 from prunella.gateways import _envoy_resources as resources
 from prunella.gateways._envoy_files import Files
-from prunella.gateways._envoy_program import Program, find
+from prunella.gateways._envoy_program import Program, find, too_old
 from prunella.gateways._envoy_resources import Line, Open
 from prunella.gateways._envoy_stats import Stats, read
 from prunella.plugins import GatewayContext, GatewayPlugin
@@ -93,8 +94,16 @@ class EnvoyGateway:
         self._clock = context.clock
         self._files = Files(spec.folder)
         self._program = Program(
-            spec.folder, spec.program, spec.workers, spec.timeout, context.clock
+            spec.folder,
+            spec.program,
+            spec.workers,
+            spec.timeout,
+            context.clock,
+            node=resources.node(context.name),
         )
+        self._name = context.name
+        self._in_force = False  # what is written is known to serve
+        self._shut: tuple[object, dict[ServiceId, frozenset[str]]] = None, {}
         self._lines: dict[ServiceId, Line] = {}
         self._changing = asyncio.Lock()
 
@@ -103,15 +112,18 @@ class EnvoyGateway:
             lines = _lines(routes, self._spec.listen)
             version = _version()
             texts = await asyncio.to_thread(self._texts, lines, version)
-            if not texts and self._lines:
+            if not texts and self._in_force:
                 self._lines = lines
                 return
+            # Asked first: the folder of somebody else's Envoy is not written in.
+            up = await self._program.lives()
             before = await asyncio.to_thread(self._files.write, texts)
             try:
-                if await self._program.lives():
-                    await self._await(texts, version)
-                elif self._spec.start:
+                if not up and self._spec.start:
                     await self._program.start()
+                    up = True
+                if up:
+                    await self._insist(lines, again=not texts)
             except BaseException:
                 self._files.put_back(before)
                 raise
@@ -174,9 +186,13 @@ class EnvoyGateway:
         remarks: list[Remark] = []
         if self._spec.start:
             try:
-                await asyncio.to_thread(find, self._spec.program)
-            except PermanentError as error:
-                remarks.append(Remark(str(error), fault=True))
+                path = await asyncio.to_thread(find, self._spec.program)
+                said = await run_argv([path, "--version"], timeout_s=self._spec.timeout)
+                trouble = too_old(said.output.decode(errors="replace"))
+            except PrunellaError as error:
+                trouble = str(error)
+            if trouble:
+                remarks.append(Remark(trouble, fault=True))
         if trouble := await asyncio.to_thread(self._files.trouble):
             remarks.append(Remark(trouble, fault=True))
         try:
@@ -197,11 +213,14 @@ class EnvoyGateway:
         await self._program.stop()
 
     async def _require_up(self) -> None:
-        if await self._program.lives():
-            return
-        if not self._spec.start:
-            raise TransientError(f"no Envoy watches {self._spec.folder}")
-        await self._program.start()
+        """Raises: TransientError, PermanentError: it does not run, or not by what is written."""
+        if not await self._program.lives():
+            self._in_force = False
+            if not self._spec.start:
+                raise TransientError(f"no Envoy watches {self._spec.folder}")
+            await self._program.start()
+        if not self._in_force:
+            await self._insist(self._lines, again=True)
 
     def _texts(self, lines: Mapping[ServiceId, Line], version: str) -> dict[str, str]:
         """What has to be written; valves and servers that are shut stay as they are."""
@@ -217,15 +236,28 @@ class EnvoyGateway:
         texts[_CLUSTERS] = resources.clusters(every, shut, version)
         texts["workers.json"] = resources.workers(version)
         texts["listeners.json"] = resources.listeners(folder, every, version)
-        texts["bootstrap.json"] = resources.bootstrap(folder)
+        texts["bootstrap.json"] = resources.bootstrap(folder, self._name)
         return {name: text for name, text in texts.items() if self._files.differs(name, text)}
 
-    async def _await(self, names: Iterable[str], version: str) -> None:
-        """Wait until the files of these names are what serves."""
-        versions = {_VERSIONS[name]: version for name in names if name in _VERSIONS}
+    async def _insist(self, lines: Mapping[ServiceId, Line], *, again: bool) -> None:
+        """Wait until all that is written is what serves.
+
+        Args:
+            again: write it once more, since what Envoy has refused it reads only then.
+        """
+        self._in_force = False
+        names = dict(_VERSIONS)
+        for place in {line.listen for line in lines.values()}:
+            names[resources.routes_file(place)] = resources.routes_version(place)
+        if not lines:
+            del names[_VALVES_FILE]  # no listener asks for it
+        texts = {name: await asyncio.to_thread(self._files.read, name) for name in names}
+        versions = {names[name]: resources.version_of(text) for name, text in texts.items()}
         nonce = _version()
-        await asyncio.to_thread(self._files.write, {"workers.json": resources.workers(nonce)})
+        written = {**(texts if again else {}), "workers.json": resources.workers(nonce)}
+        await asyncio.to_thread(self._files.write, written)
         await self._taken(versions, nonce)
+        self._in_force = True
 
     async def _apply(
         self, texts: Mapping[str, str], versions: Mapping[str, str], version: str
@@ -255,7 +287,10 @@ class EnvoyGateway:
             opened = resources.opened_of(self._files.read(_VALVES_FILE))
         found: dict[ServiceId, frozenset[str]] = {}
         with suppress(FileNotFoundError):
-            found = resources.shut_of(self._files.read(_CLUSTERS))
+            stamp = self._files.stamp(_CLUSTERS)
+            if stamp != self._shut[0]:  # a large file, that seldom changes
+                self._shut = stamp, resources.shut_of(self._files.read(_CLUSTERS))
+            found = self._shut[1]
         services = self._lines if lines is None else lines
         return opened, {service: found.get(service, frozenset()) for service in services}
 

@@ -17,10 +17,12 @@ from prunella.gateways.envoy import EnvoyGateway, EnvoyRoute, EnvoySpec
 from prunella.testing.site import free_port
 
 
-async def asked(port: int, path: str = "/", host: str = "shop") -> Answer:
+async def asked(
+    port: int, path: str = "/", host: str = "shop", address: str = "127.0.0.1"
+) -> Answer:
     """One request on a connection of its own, which Envoy keeps open for a while."""
     async with asyncio.timeout(30):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await asyncio.open_connection(address, port)
         try:
             writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
