@@ -108,10 +108,15 @@ class HAProxy:
         await self._until_served_by_another("")
 
     async def reload(self) -> None:
+        """Told again until it has: a master that has just begun does not hear yet."""
         assert self.master is not None
         before = await self.worker()
-        self.master.send_signal(signal.SIGUSR2)
-        await self._until_served_by_another(before)
+        async with asyncio.timeout(2 * PATIENCE_S):
+            while True:
+                self.master.send_signal(signal.SIGUSR2)
+                with suppress(TimeoutError):
+                    await self._until_served_by_another(before, PATIENCE_S / 10)
+                    return
 
     async def restart(self) -> None:
         await self.stop()
@@ -185,9 +190,9 @@ class HAProxy:
             return [int(pid) for pid in children.read_text().split()]
         return []
 
-    async def _until_served_by_another(self, before: str) -> None:
+    async def _until_served_by_another(self, before: str, patience_s: float = PATIENCE_S) -> None:
         assert self.master is not None
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(patience_s):
             while await self.worker() in ("", before):
                 assert self.master.poll() is None, self.log()
                 await asyncio.sleep(0.01)
