@@ -82,3 +82,19 @@ def test_platforms_that_do_not_answer_cost_one_deadline_and_a_warning_each(
     words = "warning: platform mute did not answer within 3 s, so nothing is known of it"
     assert lines[0] == f"{file}:2:18: {words}"
     assert took_s < 15, "many at once"
+
+
+def test_gateways_are_asked_as_well(alone: Any, tmp_path: Path) -> None:
+    file = tmp_path / "gateways.yaml"
+    file.write_text(
+        "gateways:\n"
+        f"  front: {{kind: envoy, folder: {tmp_path}/envoy}}\n"
+        "  other: {kind: kong, admin: 'http://127.0.0.1:1'}\n"
+        "services: {db: {platform: command, command: {observe: ['true'], restart: ['true']}}}\n"
+    )
+    done = alone("check", file)
+    assert done.returncode == 2
+    first, *others = done.stderr.splitlines()
+    assert first.startswith(f"{file}:2:10: no Envoy watches {tmp_path}/envoy: run ")
+    assert any(f"{file}:3:10: " in line and "experimental" in line for line in others)
+    assert not (tmp_path / "envoy").exists()
