@@ -6,6 +6,7 @@ from itertools import pairwise
 from prunella.core.model import ActionKind, Mode, Outcome, ServiceId
 from prunella.core.policy import Need, Policy
 from prunella.core.traffic import OPEN_WIDE, Valve
+from prunella.errors import ConflictError, PermanentError
 from prunella.simulate.driver import Simulation
 from prunella.simulate.world import Ailment
 
@@ -190,3 +191,51 @@ async def test_a_victim_that_has_died_is_brought_up_after_what_it_needs() -> Non
     sim.at(120, partial(sim.crash, "shop"))
     await sim.run(600)
     assert [effect.service for effect in sim.effects] == ["db", "shop"]
+
+
+async def test_a_gateway_in_trouble_is_not_asked_again_and_again() -> None:
+    sim = await failing()
+    sim.at(120, sim.gateway.break_down)
+    await sim.run(400)
+    assert shares(sim) == []
+    turns = await outcomes(sim, BREAK)
+    assert len(turns) <= 280 / 5
+    sim.gateway.mend()
+    await sim.run(450)
+    assert sim.gateway.valve(A) == Valve(0)
+
+
+async def test_a_gateway_that_refuses_is_tried_now_and_then() -> None:
+    sim = await failing()
+    sim.at(120, lambda: setattr(sim.gateway, "turn", refuse))
+    await sim.run(400)
+    turns = await outcomes(sim, BREAK)
+    assert 1 <= len(turns) <= 280 / 5
+    assert {outcome for _, outcome in turns} == {Outcome.ERROR}
+
+
+async def test_what_somebody_else_changes_in_the_same_moment_is_theirs() -> None:
+    sim = await failing()
+    sim.at(120, lambda: setattr(sim.gateway, "turn", conflict))
+    await sim.run(400)
+    assert await outcomes(sim, BREAK) == [("circuit-break", Outcome.CANCELLED)]
+    assert await sim.store.debts(sim.clock.stamp()) == {}
+
+
+async def test_observing_it_is_said_once_what_would_have_been_done() -> None:
+    sim = Simulation(Policy(mode=Mode.OBSERVE), behind_gateway=True)
+    await sim.start(["a"], instance_count=3)
+    service = sim.services["a"]
+    sim.at(50, partial(service.suffer, Ailment.CRASHED))
+    sim.at(50, partial(service.heal_all_but, 1))
+    await sim.run(600)
+    assert sim.gateway.log == []
+    assert await outcomes(sim, BREAK) == [("circuit-break", Outcome.OBSERVED)]
+
+
+async def refuse(*_args: object, **_keywords: object) -> None:
+    raise PermanentError("it says no")
+
+
+async def conflict(*_args: object, **_keywords: object) -> None:
+    raise ConflictError("somebody else was sooner")

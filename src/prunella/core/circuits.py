@@ -57,6 +57,8 @@ def _duty(snap: Snapshot, debt: Debt) -> Decision:
         return Decision(Reason.SETTLED, f"{instance} is gone", settles=debt)
     present = share_of(flow.valve, instance)
     last = last_of(snap.ledger.attempts, instance)
+    if last is not None and last.outcome is Outcome.CANCELLED:
+        return Decision(Reason.YIELDED, f"somebody else has changed {name}", settles=debt)
     if last is not None and last.kind is not ActionKind.CIRCUIT_CLOSE:
         last = None
     if last is not None and last.outcome in INEFFECTIVE and present > debt.granted:

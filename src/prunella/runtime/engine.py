@@ -60,6 +60,7 @@ from prunella.runtime.target import Target
 from prunella.runtime.verification import Running, Verification
 
 _log = structlog.get_logger("prunella.engine")
+_GATEWAY_RETRY_S = 5.0  # after a valve could not be turned
 _RETRY_S = 1.0  # after trouble with the store or the platform
 _EXTENSIONS = 6  # a mitigation that is needed again and again lasts 2**6 times as long at most
 _QUIET = (Reason.WELL, Reason.BELOW_THRESHOLD, Reason.BUSY)
@@ -494,8 +495,13 @@ class Engine:
         self.record.end(outcome, now.instant)
         self.beliefs.awaited = frozenset()
         kind = running.intent.action.kind
-        calm = outcome.is_success or outcome is Outcome.CANCELLED or kind in CIRCUIT
+        calm = outcome.is_success or outcome is Outcome.CANCELLED
         until = backoff_until(self.service, self.record.attempts, self.policy, now.instant)
+        if kind in CIRCUIT:
+            # A share that was not served well is put back at once; a gateway in trouble is not
+            # asked again and again.
+            calm = calm or outcome is Outcome.RELAPSED
+            until = Instant(now.instant + _GATEWAY_RETRY_S)
         self._running = None
         self._tell_circuit()
         healed = outcome.is_success

@@ -7,6 +7,11 @@ from prunella.core.guards import Guard, Proposal
 from prunella.core.ledger import Veto
 from prunella.core.model import ActionKind, Health, Instant, Outcome, SymptomKind
 
+_LASTING = {  # for as long as an incident lasts
+    Outcome.FOREIGN: "somebody else has closed it: it is theirs now",
+    Outcome.OBSERVED: "it would have been broken already",
+}
+
 
 def judge(proposal: Proposal) -> Veto | None:
     action, flow = proposal.action, proposal.flow
@@ -18,10 +23,10 @@ def judge(proposal: Proposal) -> Veto | None:
     if present <= action.share:
         return Veto("circuit", f"its circuit lets through {present} % already")
     last = last_of(proposal.ledger.attempts, action.instance)
-    if last is not None and last.outcome is Outcome.FOREIGN:
+    if last is not None and last.outcome is not None and last.outcome in _LASTING:
         until = Instant(last.at + proposal.policy.incident_window_s)
         if proposal.now < until:
-            return Veto("circuit", "somebody else has closed it: it is theirs now", until)
+            return Veto("circuit", _LASTING[last.outcome], until)
     if action.instance is not None:
         reason = may_shut(flow, action.instance, circuits(proposal.ledger.debts))
         return Veto("circuit", reason) if reason else None
