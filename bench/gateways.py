@@ -7,6 +7,8 @@ busy gateway is its losses, not its speed.
 from __future__ import annotations
 
 import asyncio
+import re
+import shutil
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -31,6 +33,7 @@ _ROUNDS = 200
 _CALLERS = 16
 _SERVICES = 1000
 _READINGS = 20
+_LOAD_S = 10
 _INTERVAL_S = 5.0
 _LIMIT_MS = {"envoy": 50, "haproxy": 20, "nginx": 300}
 OPEN = Valve(0)
@@ -50,7 +53,11 @@ async def _turning(kind: str, limit_ms: float) -> list[Row]:
         async with AsyncExitStack() as stack:
             request: Any = None  # no target of these three asks for a fixture
             bench = await target_of(kind)(Path(folder), stack, request)
-            return [await _first_answer(kind, limit_ms, bench), await _losses(kind, bench)]
+            return [
+                await _first_answer(kind, limit_ms, bench),
+                await _losses(kind, bench),
+                await _losses_of_wrk(kind, bench),
+            ]
 
 
 async def _first_answer(kind: str, limit_ms: float, bench: Bench) -> Row:
@@ -89,6 +96,33 @@ async def _losses(kind: str, bench: Bench) -> Row:
     await asyncio.gather(*callers)
     note = f"{asked:,} requests while it was turned {turned} times"
     return Row(f"{kind}: requests lost by turning", lost, "", limit=0, note=note)
+
+
+async def _losses_of_wrk(kind: str, bench: Bench) -> Row:
+    """The same with connections that are kept, as fast as the small servers answer."""
+    figure = f"{kind}: requests lost by turning, of wrk"
+    if shutil.which("wrk") is None:
+        return Row(figure, None, "", note="wrk is not installed")
+    before = (await bench.traffic()).turned_away
+    words = ("wrk", "-t1", "-c16", f"-d{_LOAD_S}", f"http://127.0.0.1:{bench.port}/")
+    wrk = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
+    said = asyncio.ensure_future(wrk.communicate())
+    steps = [OPEN, Valve(10), Valve(50), Valve(100, frozenset("a")), Valve(100, frozenset("b"))]
+    present, turned = OPEN_WIDE, 0
+    while not said.done():
+        for step in [*steps, OPEN_WIDE]:
+            await bench.turn(step, before=present)
+            present, turned = step, turned + 1
+            await asyncio.sleep(0.1)
+    text = (await said)[0].decode()
+    requests = int(re.findall(r"(\d+) requests in", text)[0])
+    odd = sum(map(int, re.findall(r"Non-2xx or 3xx responses: (\d+)", text)))
+    broken = sum(map(int, re.findall(r"(?:connect|read|write|timeout) (\d+)", text)))
+    away = (await bench.traffic()).turned_away - before
+    # What was under way at the end of wrk was turned away and not counted by it.
+    lost = max(0, odd - away) + broken
+    note = f"{requests:,} requests in {_LOAD_S} s while it was turned {turned} times, {away:,} away"
+    return Row(figure, lost, "", limit=0, note=note)
 
 
 @asynccontextmanager

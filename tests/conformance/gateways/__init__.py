@@ -17,7 +17,7 @@ import pytest
 from tests.real.web import Web
 
 from prunella.core.model import Epoch, InstanceId, ServiceId
-from prunella.core.traffic import Valve
+from prunella.core.traffic import Traffic, Valve
 from prunella.plugins import GatewayContext
 from prunella.ports import Endpoint, Gateway, Route
 from prunella.runtime.clock import SystemClock
@@ -53,6 +53,7 @@ class Bench:
         freeze: let the program accept and answer nothing; the second call ends that. None: it
             cannot be asked while it stands still.
         dead: end the program for good.
+        port: where callers come in, on 127.0.0.1; 0: they have another way.
         ends_by_itself: an open circuit ends at its lease without us.
         counts_servers: what each server has answered is counted, where they are told apart.
     """
@@ -63,6 +64,7 @@ class Bench:
     restart: Callable[[], Awaitable[None]]
     dead: Callable[[], Awaitable[None]]
     ends_by_itself: bool
+    port: int = 0
     servers: list[Web] = field(default_factory=list[Web])
     shut_by_hand: Callable[[str, bool], Awaitable[None]] | None = None
     reload: Callable[[], Awaitable[None]] | None = None
@@ -73,6 +75,9 @@ class Bench:
         """Turn from what is set now, or from `before`."""
         present = (await self.gateway.observe())[SERVICE].valve if before is None else before
         await self.gateway.turn(SERVICE, valve, before=present, lease_s=lease_s, epoch=EPOCH)
+
+    async def traffic(self) -> Traffic:
+        return (await self.gateway.observe())[SERVICE].traffic
 
     async def valve(self) -> Valve:
         return (await self.gateway.observe())[SERVICE].valve

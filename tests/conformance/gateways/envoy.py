@@ -92,6 +92,7 @@ async def target(folder: Path, stack: AsyncExitStack, _request: pytest.FixtureRe
         restart,
         dead,
         ends_by_itself=True,
+        port=port,
         servers=servers,
         freeze=freeze,
     )

@@ -57,6 +57,7 @@ async def target(folder: Path, stack: AsyncExitStack, _request: pytest.FixtureRe
         restart=program.restart,
         dead=program.stop,
         ends_by_itself=True,
+        port=program.port,
         servers=webs,
         shut_by_hand=shut_by_hand,
         reload=program.reload,

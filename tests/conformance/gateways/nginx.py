@@ -95,6 +95,7 @@ async def target(folder: Path, stack: AsyncExitStack, _request: pytest.FixtureRe
         restart,
         one.stop,
         ends_by_itself=True,
+        port=one.port,
         servers=servers,
         shut_by_hand=shut_by_hand,
         reload=one.reload,
