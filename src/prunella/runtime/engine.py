@@ -223,10 +223,14 @@ class Engine:
         return await self._target.passage.keep(epoch=self._world.epoch())
 
     def _soak(self) -> Instant | None:
-        """Let the present version prove itself, unless it cannot be told which one that is."""
+        """Let the present version prove itself, unless it cannot be told which one that is.
+
+        As long as it has not, and is not on the way to it, that is looked at once an interval.
+        """
         versions, status = self.record.versions, self.status
         unproven = bool(versions) and versions[0].soaked_at is None
-        if unproven and (status is None or not status.revision):
+        known = status is not None and bool(status.revision)
+        if unproven and not (known and self.beliefs.well_since is not None):
             return self._later(self.policy.interval_s)
         return self.record.soak(self.beliefs.well_since)
 
