@@ -11,7 +11,7 @@ import yaml
 from prunella import plugins
 from prunella.config import ConfigFaults, changes, json_schema, load, parse
 from prunella.core.model import Mode, ServiceId
-from prunella.core.policy import FleetPolicy, Policy
+from prunella.core.policy import FleetPolicy, Need, Policy
 from prunella.spec import Spec
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "prunella.yaml"
@@ -106,7 +106,8 @@ def test_paths_of_the_built_in_plugins_start_at_the_file() -> None:
 def test_the_example_is_accepted_and_states_the_defaults() -> None:
     config = load(EXAMPLE)
     shop, basket = (config.services[ServiceId(name)] for name in ("shop", "basket"))
-    assert shop.policy == dataclasses.replace(Policy(), domain="eu")
+    needs = (Need(ServiceId("cart")), Need(ServiceId("basket"), optional=True))
+    assert shop.policy == dataclasses.replace(Policy(), domain="eu", needs=needs)
     assert config.fleet == FleetPolicy()
     assert config.api == ("127.0.0.1", 7110)
     assert basket.policy.mode is Mode.OBSERVE
