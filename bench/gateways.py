@@ -115,10 +115,12 @@ async def _losses_of_wrk(kind: str, bench: Bench) -> Row:
             present, turned = step, turned + 1
             await asyncio.sleep(0.1)
     text = (await said)[0].decode()
-    requests = int(re.findall(r"(\d+) requests in", text)[0])
+    requests, away = int(re.findall(r"(\d+) requests in", text)[0]), 0
     odd = sum(map(int, re.findall(r"Non-2xx or 3xx responses: (\d+)", text)))
     broken = sum(map(int, re.findall(r"(?:connect|read|write|timeout) (\d+)", text)))
-    away = (await bench.traffic()).turned_away - before
+    for _ in range(10):  # a log is written, and read, in pieces
+        await asyncio.sleep(0.3)
+        away = (await bench.traffic()).turned_away - before
     # What was under way at the end of wrk was turned away and not counted by it.
     lost = max(0, odd - away) + broken
     note = f"{requests:,} requests in {_LOAD_S} s while it was turned {turned} times, {away:,} away"
