@@ -43,9 +43,10 @@ class Point(NamedTuple):
         return "/".join(filter(None, (self.route.spec.backend, self.route.spec.server)))
 
     @property
-    def members(self) -> tuple[Member, ...]:
-        only = self.route.spec.server
-        return tuple(one for one in self.backend.members if only in ("", one.name))
+    def members(self) -> Sequence[Member]:
+        if not (only := self.route.spec.server):
+            return self.backend.members
+        return [one for one in self.backend.members if one.name == only]
 
     @property
     def found(self) -> bool:
@@ -58,7 +59,7 @@ class Point(NamedTuple):
 
     @property
     def valve(self) -> Valve:
-        shut = frozenset(one.name for one in self.members if one.shut)
+        shut = frozenset([one.name for one in self.members if one.shut])
         if self.circuits is not None:
             return Valve(self._circuit.share_at(self.now_ms), shut)
         if len(shut) < len(self.members) or not shut:
@@ -75,21 +76,23 @@ class Point(NamedTuple):
 
     def flow(self, at: Instant) -> Flow:
         http = self.backend.http
-        servers = tuple(one.server(at, http=http) for one in self.members)
-        return Flow(self.valve, self._traffic(at), servers)
+        every = [one.traffic(at, http=http) for one in self.members]
+        servers = [one.server(traffic) for one, traffic in zip(self.members, every, strict=True)]
+        return Flow(self.valve, self._traffic(at, every), tuple(servers))
 
-    def _traffic(self, at: Instant) -> Traffic:
-        every = [one.traffic(at, http=self.backend.http) for one in self.members]
-        requests = sum(one.requests for one in every)
-        timed = [(one.mean_s, one.requests) for one in every if one.mean_s is not None]
-        whole = Traffic(
-            at,
-            requests,
-            sum(one.failed for one in every),
-            sum(one.unconnected for one in every),
-            in_flight=sum(one.in_flight for one in every),
-            mean_s=sum(mean * count for mean, count in timed) / requests if timed else None,
-        )
+    def _traffic(self, at: Instant, every: Sequence[Traffic]) -> Traffic:
+        requests = failed = unconnected = in_flight = timed = 0
+        spent_s = 0.0
+        for one in every:
+            requests += one.requests
+            failed += one.failed
+            unconnected += one.unconnected
+            in_flight += one.in_flight
+            if one.mean_s is not None:
+                timed += one.requests
+                spent_s += one.requests * one.mean_s
+        mean_s = spent_s / timed if timed else None
+        whole = Traffic(at, requests, failed, unconnected, in_flight=in_flight, mean_s=mean_s)
         if self.route.spec.server:
             return whole  # the rest of the backend is not this service
         unserved = self.backend.unserved

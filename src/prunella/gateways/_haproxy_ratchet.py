@@ -33,6 +33,12 @@ class Ratchet:
 def _held(now: Traffic | None, before: Traffic | None) -> Traffic | None:
     if now is None or before is None:
         return now
+    if (
+        now.requests >= before.requests
+        and now.failed >= before.failed
+        and now.turned_away >= before.turned_away
+    ):
+        return now  # as good as always, and this is done for each server of each service
     return now._replace(
         requests=max(now.requests, before.requests),
         failed=max(now.failed, before.failed),

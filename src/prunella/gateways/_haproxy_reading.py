@@ -97,8 +97,7 @@ class Member(NamedTuple):
             mean_s=(one.qtime + one.ctime + one.rtime) / 1000 if one.req_tot else None,
         )
 
-    def server(self, at: Instant, *, http: bool) -> Server:
-        traffic = self.traffic(at, http=http)
+    def server(self, traffic: Traffic) -> Server:
         return Server(self.name, self.address, self.port, self.up or self.shut, traffic)
 
 
@@ -112,7 +111,7 @@ class Backend(NamedTuple):
     @property
     def unserved(self) -> int:
         """Requests for which there was no server at all."""
-        return max(0, self.counts.econ - sum(one.counts.econ for one in self.members))
+        return max(0, self.counts.econ - sum([one.counts.econ for one in self.members]))
 
 
 def backends(stat: str, states: str, wanted: Collection[str]) -> Mapping[str, Backend]:
@@ -132,7 +131,7 @@ def _backends(stat: str, states: str, wanted: Collection[str]) -> Mapping[str, B
     members: dict[str, list[Member]] = {}
     found: dict[str, Backend] = {}
     for backend, name, mode, numbers in _rows(stat, wanted):
-        counts = Counts(*[int(number or 0) for number in numbers])
+        counts = Counts._make([int(number) if number else 0 for number in numbers])
         if min(counts) < 0:
             raise ValueError(f"{backend}/{name} counts less than nothing")
         if name == "BACKEND":  # its row comes after those of its servers
