@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import os
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,7 +158,9 @@ async def test_a_fallback_takes_the_requests(bed: Bed) -> None:
 async def test_the_page_for_users_says_what_is_tested() -> None:
     page = await asyncio.to_thread(DOCS.read_text)
     assert SNIPPET.format(circuits="/etc/haproxy/prunella.map") in page
-    assert FALLBACK.replace("{circuits}", "/etc/haproxy/prunella.map") in page
+    asks = FALLBACK.replace("{circuits}", "/etc/haproxy/prunella.map")
+    assert asks.replace("fallback/shop", "fallback/be_shop") in page
+    assert "backend: be_shop" in page
 
 
 async def test_what_another_operator_drains_is_theirs(bed: Bed) -> None:
@@ -260,3 +264,137 @@ async def test_a_map_that_its_configuration_does_not_read_is_named(bed: Bed) -> 
     assert "HAProxy has no map" in await bed.faults()
     with pytest.raises(TransientError, match="has no map"):
         await bed.gateway.observe()
+
+
+async def test_a_reload_keeps_what_is_set_without_us(bed: Bed) -> None:
+    await bed.start(HTTP, circuits=bed.haproxy.circuits, state_file=bed.haproxy.state_file)
+    await bed.turn(Valve(0, frozenset({"a"})))
+    await bed.haproxy.reload()
+    assert await bed.statuses() == {503}
+    assert (await bed.flow()).valve == Valve(0, frozenset({"a"}))
+    await bed.turn(OPEN_WIDE, before=Valve(0, frozenset({"a"})))
+    await bed.haproxy.reload()
+    assert {(await bed.haproxy.ask()).body for _ in range(6)} == {"a", "b"}
+
+
+async def test_what_an_operator_sets_is_kept_over_a_reload_as_well(bed: Bed) -> None:
+    await bed.start(PLAIN, state_file=bed.haproxy.state_file)
+    await bed.haproxy.command("set server shop/a state drain")
+    await bed.flow()
+    await bed.haproxy.command("set server shop/a state ready", "set server shop/b state maint")
+    await bed.flow()
+    await bed.haproxy.reload()
+    assert (await bed.flow()).valve == Valve(shut=frozenset({"b"}))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k,mode=755", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False).returncode != 0:
+        pytest.skip("only root may mount a small disk")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+async def test_a_full_disk_stops_no_circuit_and_is_named(bed: Bed, small_disk: Path) -> None:
+    circuits, ballast = small_disk / "prunella.map", small_disk / "ballast"
+    circuits.touch()
+    sections = HTTP.replace("{snippet}", SNIPPET.format(circuits=circuits))
+    await bed.start(sections, circuits=circuits)
+    with suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4096)
+    await bed.turn(OPEN)
+    assert await bed.statuses() == {503}
+    assert circuits.read_text() == ""
+    assert "No space left" in await bed.faults()
+    ballast.unlink()
+    await bed.flow()
+    assert circuits.read_text().startswith("shop ")
+    assert await bed.faults() == ""
+
+
+async def test_what_fails_half_way_is_undone(bed: Bed) -> None:
+    """The second server goes between the look at it and the order."""
+    await bed.start(HTTP, circuits=bed.haproxy.circuits)
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = (await reader.readline()).decode().strip()
+        there = line.replace("shop/b state maint", "shop/gone state maint")
+        writer.write((await bed.haproxy.command(there)).encode())
+        await writer.drain()
+        writer.close()
+
+    path = bed.folder / "relay.sock"
+    server = await asyncio.start_unix_server(relay, path)
+    try:
+        bed.gateway = bed.build(socket=path, circuits=bed.haproxy.circuits)
+        await bed.gateway.route([bed.route()])
+        with pytest.raises(PermanentError, match="No such server"):
+            await bed.turn(Valve(0, frozenset({"a", "b"})))
+        assert (await bed.flow()).valve == OPEN_WIDE
+        assert await bed.statuses() == {200}
+        await bed.turn(OPEN)
+        assert (await bed.flow()).valve == OPEN
+    finally:
+        server.close()
+
+
+async def test_many_servers_are_more_than_one_line_of_commands(bed: Bed) -> None:
+    lines = "".join(f"    server server-{n:04d} 127.0.0.1:9\n" for n in range(600))
+    bed.haproxy.write(PLAIN + lines)
+    await bed.haproxy.start()
+    bed.gateway = bed.build()
+    await bed.gateway.route([bed.route()])
+    await bed.turn(OPEN)
+    assert (await bed.flow()).valve == OPEN
+    await bed.turn(OPEN_WIDE, before=OPEN)
+    assert (await bed.flow()).valve == OPEN_WIDE
+
+
+async def test_an_operators_weight_and_others_are_left(bed: Bed) -> None:
+    await bed.start(HTTP, circuits=bed.haproxy.circuits)
+    await asyncio.gather(
+        bed.turn(Valve(0, frozenset({"a"}))),
+        bed.haproxy.command("set server shop/b weight 50%", "set server shop/b state drain"),
+    )
+    flow = await bed.flow()
+    assert flow.valve == Valve(0, frozenset({"a", "b"}))
+    await bed.turn(OPEN_WIDE, before=Valve(0, frozenset({"a"})))
+    assert (await bed.flow()).valve == Valve(shut=frozenset({"b"}))
+    assert {(await bed.haproxy.ask()).body for _ in range(4)} == {"a"}
+
+
+async def test_one_that_is_too_old_is_named(bed: Bed) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(b"Name: HAProxy\nVersion: 2.2.9-2\n\nadmin\n\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_unix_server(serve, bed.haproxy.socket)
+    try:
+        assert "2.2 is too old, 2.4 is needed" in await bed.faults()
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("mode", ["http", "tcp"])
+async def test_a_try_that_is_repeated_elsewhere_is_one_request(bed: Bed, mode: str) -> None:
+    bed.haproxy.write(
+        PLAIN
+        + "    option redispatch\n    retries 1\n    server gone 127.0.0.1:1\n"
+        + real.servers(bed.webs[:1]),
+        mode,
+    )
+    await bed.haproxy.start()
+    bed.gateway = bed.build()
+    await bed.gateway.route([bed.route()])
+    assert await bed.statuses(6) == {200}
+    async with asyncio.timeout(30):
+        while (traffic := (await bed.flow()).traffic).requests < 6:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert (traffic.requests, traffic.failed) == (6, 0)
+    assert traffic.unconnected >= 1
