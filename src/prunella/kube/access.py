@@ -78,13 +78,18 @@ class Access(NamedTuple):
         return context
 
 
-def access(kubeconfig: Path | None = None, context: str | None = None) -> Access:
+def access(
+    kubeconfig: Path | None = None, context: str | None = None, *, account: Path = _ACCOUNT
+) -> Access:
     """The way into a cluster.
+
+    Args:
+        account: where a pod finds its service account.
 
     Raises: PermanentError: there is none, or it is not well formed; says what to do.
     """
     files = _files(kubeconfig)
-    if not files and context is None and (found := _account()) is not None:
+    if not files and context is None and (found := _account(account)) is not None:
         return found
     if not files:
         where = str(kubeconfig) if kubeconfig else os.environ.get("KUBECONFIG", "~/.kube/config")
@@ -189,19 +194,17 @@ def _decoded(entry: Mapping[str, Any], key: str) -> str:
         raise PermanentError(f"the kubeconfig's {key} is not base64 of a PEM text") from error
 
 
-def _account() -> Access | None:
-    host, port = (
-        os.environ.get("KUBERNETES_SERVICE_HOST"),
-        os.environ.get("KUBERNETES_SERVICE_PORT"),
-    )
-    if not host or not port or not (_ACCOUNT / "token").exists():
+def _account(folder: Path) -> Access | None:
+    host = os.environ.get("KUBERNETES_SERVICE_HOST")
+    port = os.environ.get("KUBERNETES_SERVICE_PORT")
+    if not host or not port or not (folder / "token").exists():
         return None
     at = f"[{host}]" if ":" in host else host
     return Access(
         server=f"https://{at}:{port}",
-        namespace=(_ACCOUNT / "namespace").read_text().strip() or "default",
-        ca_file=str(_ACCOUNT / "ca.crt"),
-        token_file=str(_ACCOUNT / "token"),
+        namespace=(folder / "namespace").read_text().strip() or "default",
+        ca_file=str(folder / "ca.crt"),
+        token_file=str(folder / "token"),
     )
 
 
