@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from prunella.core.model import Instant, Stamp
 
 
@@ -31,3 +33,8 @@ def remaining_s(until: Stamp, now: Stamp) -> float:
     if until.boot == now.boot:
         return max(0.0, until.instant - now.instant)
     return max(0.0, (until.wall - now.wall).total_seconds())
+
+
+def after(now: Stamp, seconds: float) -> Stamp:
+    """The stamp of a moment of this boot, seen from `now`."""
+    return Stamp(now.wall + timedelta(seconds=seconds), Instant(now.instant + seconds), now.boot)

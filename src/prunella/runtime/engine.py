@@ -13,15 +13,15 @@ from dataclasses import replace
 
 import structlog
 
-from prunella.core.breaker import CIRCUIT, circuits, open_s, opened_count
+from prunella.core.breaker import CIRCUIT, circuits
 from prunella.core.budget import backoff_until
 from prunella.core.decide import decide, vet, wake_after
+from prunella.core.grants import grant
 from prunella.core.health import Diagnosis, ProbeKey, Vitals
 from prunella.core.ladder import OURSELVES
 from prunella.core.ledger import (
     EntryKind,
     Finish,
-    Grant,
     Intent,
     LedgerView,
     ServiceRow,
@@ -54,7 +54,7 @@ from prunella.ports import Platform, Release
 from prunella.runtime.beliefs import Beliefs
 from prunella.runtime.notices import Topic
 from prunella.runtime.passage import Passage
-from prunella.runtime.record import Record, World, after
+from prunella.runtime.record import Record, World
 from prunella.runtime.sight import Sight
 from prunella.runtime.target import Target
 from prunella.runtime.verification import Running, Verification
@@ -62,7 +62,6 @@ from prunella.runtime.verification import Running, Verification
 _log = structlog.get_logger("prunella.engine")
 _GATEWAY_RETRY_S = 5.0  # after a valve could not be turned
 _RETRY_S = 1.0  # after trouble with the store or the platform
-_EXTENSIONS = 6  # a mitigation that is needed again and again lasts 2**6 times as long at most
 _QUIET = (Reason.WELL, Reason.BELOW_THRESHOLD, Reason.BUSY)
 
 
@@ -364,34 +363,8 @@ class Engine:
             event=Event.FORCED if forced is not None else Event.CONFIRMED,
             evidence=symptom.evidence if symptom is not None else "",
             ended=Outcome.OBSERVED if decision.reason is Reason.OBSERVED else None,
-            grant=self._grant(decision, action, now),
+            grant=grant(snap, decision, action, now),
         )
-
-    def _grant(self, decision: Decision, action: Action, now: Stamp) -> Grant | None:
-        """The lease of a mitigation, longer each time that it was taken back too early."""
-        if action.kind is ActionKind.CIRCUIT_BREAK and action.share is not None:
-            return self._grant_circuit(decision, action, action.share, now)
-        if action.kind is not ActionKind.SCALE_UP or action.replicas is None:
-            return None
-        debt = self.record.debt(action.kind)
-        extended = 0 if debt is None else debt.extended_count
-        if decision.reason is Reason.PUT_BACK:
-            extended = min(extended + 1, _EXTENSIONS)
-        due = after(now, self.policy.debt_ttl_s * 2**extended)
-        present = int(action.before)
-        before = present if debt is None else min(debt.before, present)
-        return Grant(before, action.replicas, due, extended)
-
-    def _grant_circuit(self, decision: Decision, action: Action, share: int, now: Stamp) -> Grant:
-        debt = self.record.debt(action.kind, action.instance)
-        if debt is None:
-            count = opened_count(self.record.attempts, action.instance, self.policy, now.instant)
-        else:
-            count = debt.extended_count + (decision.reason is Reason.PUT_BACK)
-        left_s = open_s(self.policy, count)
-        if debt is not None and decision.reason is Reason.ASSERT:
-            left_s = debt.due_at - now.instant
-        return Grant(100, share, after(now, left_s), count, action.instance)
 
     async def _act(self) -> Instant | None:
         running = self._current()

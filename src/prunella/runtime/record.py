@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import structlog
 
+from prunella.core.grants import owed
 from prunella.core.guards import Guard
 from prunella.core.ladder import OURSELVES
 from prunella.core.ledger import (
@@ -44,7 +45,7 @@ from prunella.core.model import (
     Version,
 )
 from prunella.core.policy import Policy
-from prunella.core.time import rebase, remaining_s
+from prunella.core.time import after, rebase, remaining_s
 from prunella.errors import TransientError
 from prunella.ports import Clock, Store
 from prunella.runtime.fleet import Fleet
@@ -152,8 +153,7 @@ class Record:
         return self.versions[0].revision if self.versions else ""
 
     def debt(self, kind: ActionKind, instance: InstanceId | None = None) -> Debt | None:
-        same = (d for d in self.debts if d.kind is kind and d.instance == instance)
-        return next(same, None)
+        return owed(self.debts, kind, instance)
 
     def incident(self, now: Stamp) -> IncidentId:
         """The open incident, or a new one: a fault soon after a recovery is the same incident."""
@@ -335,8 +335,3 @@ class Record:
             ended=Outcome.FOREIGN,
         )
         await self._world.store.begin(intent, lambda _: (), now, epoch=self._world.epoch())
-
-
-def after(now: Stamp, seconds: float) -> Stamp:
-    """The stamp of a moment of this boot, seen from `now`."""
-    return Stamp(now.wall + timedelta(seconds=seconds), Instant(now.instant + seconds), now.boot)
