@@ -28,7 +28,8 @@ LOCK := $(BIN)/pip-compile --quiet --no-config --generate-hashes --strip-extras 
 TOOLS := strace:strace busybox:busybox-static unshare:util-linux ip:iproute2 git:git
 COMPONENTS := dockerd:docker.io docker:docker.io containerd:containerd systemctl:systemd \
 	dbus-daemon:dbus openssl:openssl docker-compose:docker-compose \
-	prometheus:prometheus nginx:nginx-light caddy:caddy haproxy:haproxy
+	prometheus:prometheus nginx:nginx-light caddy:caddy haproxy:haproxy \
+	/usr/lib/cni/bridge:containernetworking-plugins
 
 .PHONY: help demo test check lint types imports format bench lock clean system
 

@@ -1,12 +1,15 @@
 """Real components for every folder of tests; each is started once, and not before it is needed."""
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from tests.real import kubernetes as real_kubernetes
 from tests.real import systemd as real_systemd
 from tests.real.engine import Engine, missing, running
+from tests.real.kubernetes import Kubernetes, OwnKubernetes
 from tests.real.systemd import Systemd
 
 # That the machine is slow is no defect of what is tested on it.
@@ -16,7 +19,7 @@ settings.load_profile("prunella")
 
 # Here other programs act in real time beside whatever else the machine does. A failure there has a
 # second try, which is named and counted in the summary; nothing that is pure ever has one.
-REAL = {"cli", "conformance", "e2e", "gateways", "platforms", "releases", "runtime"}
+REAL = {"cli", "conformance", "e2e", "gateways", "kube", "platforms", "releases", "runtime"}
 HERE = Path(__file__).parent
 
 
@@ -58,6 +61,36 @@ def booted_systemd() -> Iterator[Systemd]:
         pytest.skip(reason)
     with running() as started, real_systemd.booted(started) as booted:
         yield booted
+
+
+@pytest.fixture(scope="session")
+def own_kubernetes() -> Iterator[OwnKubernetes]:
+    """For all tests together, with one node; each works in a namespace of its own."""
+    if reason := real_kubernetes.missing():
+        pytest.skip(reason)
+    if "KUBEBUILDER_ASSETS" not in os.environ:
+        pytest.skip("no Kubernetes of our own: set KUBEBUILDER_ASSETS")
+    with real_kubernetes.running() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def kubernetes(request: pytest.FixtureRequest) -> Kubernetes:
+    """One of our own, or one that was given, for tests that only use its API."""
+    if reason := real_kubernetes.missing():
+        pytest.skip(reason)
+    if given := os.environ.get("PRUNELLA_TEST_KUBECONFIG"):
+        return Kubernetes(Path(given))
+    own: OwnKubernetes = request.getfixturevalue("own_kubernetes")
+    return own
+
+
+@pytest.fixture
+def namespace(kubernetes: Kubernetes) -> Iterator[str]:
+    """Of a test, in the real cluster."""
+    name = kubernetes.namespace()
+    yield name
+    kubernetes.forget(name)
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ def make_image(engine: Engine, tag: str, release: Release | None = None) -> str:
     """Make or replace the image `tag`; its id."""
     release = release or Release()
     options = [word for change in release.changes() for word in ("--change", change)]
-    return engine.docker("import", *options, "-", tag, stdin=_pack(release.files()))
+    return engine.docker("import", *options, "-", tag, stdin=pack(release.files()))
 
 
 def tell(port: int, *, status: int = 200, delay_s: float = 0) -> None:
@@ -90,7 +90,7 @@ def tell(port: int, *, status: int = 200, delay_s: float = 0) -> None:
         answer.read()
 
 
-def _pack(files: Mapping[str, str]) -> bytes:
+def pack(files: Mapping[str, str]) -> bytes:
     busybox = shutil.which("busybox", path=SYSTEM_PATH)
     assert busybox is not None
     packed = io.BytesIO()

@@ -71,6 +71,11 @@ class Slot:
         roots = (_CGROUPS / "unified", _CGROUPS, _CGROUPS / "pids")
         return next(root for root in roots if (root / "cgroup.procs").exists())
 
+    def controllers(self) -> list[Path]:
+        """Of cgroups of the first version: a hierarchy for each; none of the second."""
+        folders = (folder for folder in _CGROUPS.iterdir() if folder.is_dir())
+        return [folder for folder in folders if (folder / "cgroup.procs").exists()]
+
     def pids(self) -> list[int]:
         found: list[int] = []
         for folder, _, _ in os.walk(self.cgroup_root / self.cgroup):
