@@ -59,7 +59,8 @@ class Traffic(NamedTuple):
         failed: those among them that were answered with 5xx, or not at all.
         unconnected: attempts to connect to a server that failed.
         turned_away: requests that a circuit has answered instead of the service.
-        in_flight: requests under way now.
+        in_flight: requests under way now, or on average since the last reading, where the
+            gateway tells only those that have ended.
         p50_s, p95_s, p99_s, mean_s: how long the recent ones took; None where the gateway does
             not tell it.
     """

@@ -12,7 +12,7 @@ from prunella.core.model import Instant
 from prunella.core.traffic import Traffic
 from prunella.errors import TransientError
 from prunella.gateways._nginx_files import explained
-from prunella.gateways._nginx_times import Times
+from prunella.gateways._times import Times
 
 READ_BYTES = 4 * 2**20  # in one reading
 _BEHIND_BYTES = 4 * READ_BYTES  # further behind than this, what is in between is not counted
@@ -38,7 +38,7 @@ class Counts:
             self.failed,
             self.unconnected,
             self.turned_away,
-            0,
+            self.times.in_flight(at),
             *self.times.summary(at),
         )
 

@@ -13,12 +13,13 @@ from typing import Annotated, ClassVar, NamedTuple
 
 from pydantic import AfterValidator, Field
 
-from prunella.core.model import Epoch, ServiceId
+from prunella.core.model import Epoch, Instant, ServiceId
 from prunella.core.traffic import Flow, Valve
 from prunella.errors import PermanentError, PrunellaError, TransientError
 from prunella.gateways._haproxy_circuits import BODY_BYTES, file_text, listed
 from prunella.gateways._haproxy_examine import examine
 from prunella.gateways._haproxy_files import KeptFile
+from prunella.gateways._haproxy_log import TimesLog, trouble_at
 from prunella.gateways._haproxy_point import Order, Point
 from prunella.gateways._haproxy_ratchet import Ratchet
 from prunella.gateways._haproxy_reading import Backend, backends, shut_servers
@@ -53,6 +54,11 @@ class HAProxySpec(GatewaySpec):
         default=None,
         description="Its `server-state-file`, so that a reload keeps what is in maintenance.",
     )
+    log: Path | None = Field(
+        default=None,
+        description="A socket for its log, such as /run/haproxy/prunella.log.sock. Prunella reads "
+        "there how long requests took; without it there are means and no percentiles.",
+    )
 
 
 class HAProxyRoute(RouteSpec):
@@ -86,6 +92,7 @@ class HAProxyGateway:
         self._clock = context.clock
         self._socket = AdminSocket(spec.socket, spec.timeout)
         self._routes: Mapping[ServiceId, Route] = {}
+        self._log = TimesLog(spec.log, context.clock) if spec.log else None
         self._turning = asyncio.Lock()
         self._ratchet = Ratchet()
         self._circuits = KeptFile(spec.circuits) if spec.circuits else None
@@ -115,6 +122,8 @@ class HAProxyGateway:
         view = await self._view(
             backends | {route.fallback for route in self._routes.values() if route.fallback}
         )
+        if self._log is not None:
+            self._log.open(backends)
         now, now_ms = self._clock.now(), self._now_ms()
         points = {
             service: point
@@ -123,7 +132,7 @@ class HAProxyGateway:
         }
         await self._keep(view)
         return {
-            service: self._ratchet.hold(service, point.total, point.flow(now))
+            service: self._ratchet.hold(service, point.total, self._flow(point, now))
             for service, point in points.items()
         }
 
@@ -164,10 +173,20 @@ class HAProxyGateway:
 
     async def examine(self) -> Sequence[Remark]:
         kept = [one for one in (self._circuits, self._state) if one]
-        return await examine(self._socket, self._spec.circuits, [*self._routes.values()], kept)
+        remarks = await examine(self._socket, self._spec.circuits, [*self._routes.values()], kept)
+        if self._spec.log and (trouble := trouble_at(self._spec.log)):
+            return [*remarks, Remark(trouble, fault=True)]
+        return remarks
 
     async def close(self) -> None:
-        pass
+        if self._log is not None:
+            self._log.close()
+
+    def _flow(self, point: Point, at: Instant) -> Flow:
+        flow = point.flow(at)
+        if self._log is None:
+            return flow
+        return self._log.timed(flow, point.route.spec.backend, point.route.spec.server)
 
     def _now_ms(self) -> int:
         return round(self._clock.wall().timestamp() * 1000)

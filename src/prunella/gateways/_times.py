@@ -10,7 +10,7 @@ from typing import NamedTuple
 from prunella.core.model import Instant
 
 _STEP = log(1.05)  # neighbouring buckets differ by 5 %
-_LEAST_S = 0.0005  # nginx counts in whole milliseconds
+_LEAST_S = 0.0005  # logs count in whole milliseconds
 _MOST_S = 86400.0
 _SLOT_S = 30.0
 
@@ -27,9 +27,11 @@ class Summary(NamedTuple):
 class Times:
     """Those of the last 30 to 60 s: a slot that fills, and the one before it."""
 
-    __slots__ = ("_before", "_began", "_now")
+    __slots__ = ("_asked_at", "_before", "_began", "_now", "_spent_s")
 
     def __init__(self) -> None:
+        self._asked_at: Instant | None = None
+        self._spent_s = 0.0  # since then, by all requests together
         self._began = Instant(0.0)
         self._now: Counter[int] = Counter()
         self._before: Counter[int] = Counter()
@@ -38,6 +40,16 @@ class Times:
         if at - self._began >= _SLOT_S:
             self._turn_over(at)
         self._now[_bucket(took_s)] += count
+        self._spent_s += took_s * count
+
+    def in_flight(self, at: Instant) -> int:
+        """How many requests were under way at a time, on average since this was asked last.
+
+        By Little's law: the time that all of them took together, for each second that has passed.
+        """
+        span_s = 0.0 if self._asked_at is None else at - self._asked_at
+        spent_s, self._spent_s, self._asked_at = self._spent_s, 0.0, at
+        return round(spent_s / span_s) if span_s > 0 else 0
 
     def summary(self, at: Instant) -> Summary:
         if at - self._began >= _SLOT_S:
