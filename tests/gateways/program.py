@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import aiohttp
 from tests.conformance.gateways import Answer
+from tests.real.freeze import freeze, thaw
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Program:
 
     def freeze(self, still: bool) -> None:  # noqa: FBT001 - as in `Bench`
         assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP if still else signal.SIGCONT)
+        (freeze if still else thaw)(self.process.pid)
 
 
 async def running(

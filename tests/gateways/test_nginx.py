@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from tests.conformance.gateways import EPOCH, SERVICE, Answer
 from tests.conformance.gateways.nginx import asked, build, http_of, location_of
+from tests.real.freeze import freeze, thaw
 from tests.real.nginx import Nginx, missing, nginx
 from tests.real.web import Web, web
 
@@ -230,12 +231,12 @@ async def test_a_master_that_stands_still_fails_a_reload_and_all_is_as_before(
     scene: Scene,
 ) -> None:
     before = scene.files()
-    os.kill(scene.nginx.pid, signal.SIGSTOP)
+    freeze(scene.nginx.pid)
     try:
         with pytest.raises(TransientError, match="no new workers"):
             await scene.turn(A_SHUT)
     finally:
-        os.kill(scene.nginx.pid, signal.SIGCONT)
+        thaw(scene.nginx.pid)
     assert scene.files() == before
     await scene.turn(A_SHUT)
     assert {(await scene.ask()).server for _ in range(6)} == {"b"}
@@ -243,7 +244,7 @@ async def test_a_master_that_stands_still_fails_a_reload_and_all_is_as_before(
 
 async def test_a_turn_that_is_given_up_leaves_all_as_it_was(scene: Scene) -> None:
     before = scene.files()
-    os.kill(scene.nginx.pid, signal.SIGSTOP)
+    freeze(scene.nginx.pid)
     turning = asyncio.create_task(scene.turn(Valve(0, frozenset({"a"}))))
     async with asyncio.timeout(30):
         while scene.files() == before:  # noqa: ASYNC110 - a file has no event
@@ -251,7 +252,7 @@ async def test_a_turn_that_is_given_up_leaves_all_as_it_was(scene: Scene) -> Non
     turning.cancel()
     with pytest.raises(asyncio.CancelledError):
         await turning
-    os.kill(scene.nginx.pid, signal.SIGCONT)
+    thaw(scene.nginx.pid)
     assert scene.files() == before
     assert (await scene.flow()).valve == OPEN_WIDE
 

@@ -14,13 +14,13 @@ import subprocess
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.real.freeze import freeze, thaw
 from tests.real.web import Web
 
-from prunella.testing.site import free_port, until
+from prunella.testing.site import free_port
 
 PATIENCE_S = 30.0
 
@@ -141,10 +141,7 @@ class HAProxy:
         self.master = None
 
     def freeze(self, frozen: bool) -> None:  # noqa: FBT001 - as in a target of conformance
-        for pid in self._workers():
-            os.kill(pid, signal.SIGSTOP if frozen else signal.SIGCONT)
-            if frozen:  # a thread of it may answer one more before it stands still
-                until(partial(_stands_still, pid))
+        (freeze if frozen else thaw)(*self._workers())
 
     async def command(self, *commands: str) -> str:
         """As another operator types it."""
@@ -204,12 +201,6 @@ class HAProxy:
 def servers(webs: Sequence[Web], more: str = "") -> str:
     """The lines of servers, for a backend."""
     return "".join(f"    server {one.name} 127.0.0.1:{one.port}{more}\n" for one in webs)
-
-
-def _stands_still(pid: int) -> bool:
-    """Whether every thread of it is stopped, as the kernel has it."""
-    stats = Path(f"/proc/{pid}/task").glob("*/stat")
-    return all(stat.read_text().rpartition(") ")[2].startswith("T") for stat in stats)
 
 
 @asynccontextmanager

@@ -28,6 +28,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import yaml
+from tests.real.freeze import freeze, thaw
 from tests.real.images import Release, pack
 from tests.real.slot import SYSTEM_PATH, Slot, claimed, run
 
@@ -177,12 +178,11 @@ class OwnKubernetes(Kubernetes):
     def frozen_api(self) -> Iterator[None]:
         """It accepts connections, and answers none."""
         pid = self._running["kube-apiserver"].pid
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
         try:
-            until(lambda: stands_still(pid), _STOP_S)
             yield
         finally:
-            os.kill(pid, signal.SIGCONT)
+            thaw(pid)
 
     # The node ----------------------------------------------------------------------------------
 
@@ -355,12 +355,6 @@ def running(*, node: bool = True) -> Iterator[OwnKubernetes]:
         finally:
             slot.clear()
             one.reap()
-
-
-def stands_still(pid: int) -> bool:
-    """Whether every thread of it is stopped, as the kernel has it."""
-    stats = Path(f"/proc/{pid}/task").glob("*/stat")
-    return all(stat.read_text().rpartition(") ")[2].startswith("T") for stat in stats)
 
 
 def deployment(

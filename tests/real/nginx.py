@@ -16,6 +16,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.real.freeze import freeze, thaw
+
 from prunella.testing.site import free_port
 
 _PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
@@ -106,9 +108,7 @@ class Nginx:
         await until(lambda: not before & set(self.workers()))
 
     def freeze(self, still: bool) -> None:  # noqa: FBT001 - as in `Bench`
-        number = signal.SIGSTOP if still else signal.SIGCONT
-        for pid in (self.pid, *self.workers()):
-            os.kill(pid, number)
+        (freeze if still else thaw)(self.pid, *self.workers())
 
     async def crash(self) -> None:
         """End all of its processes at once, as the kernel does when memory is short."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from tests.real.freeze import freeze
 from tests.real.slot import SYSTEM_PATH
 
 from prunella.testing.site import free_port, until
@@ -66,7 +66,7 @@ class Prometheus:
     def freeze(self) -> None:
         """Accept, and answer nothing."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
+        freeze(self._process.pid)
 
     def stop(self) -> None:
         if self._process is not None:

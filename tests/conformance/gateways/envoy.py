@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import psutil
 import pytest
 from tests.conformance.gateways import Answer, Bench, context, route
+from tests.real.freeze import freeze, thaw
 from tests.real.web import web
 
 from prunella.gateways.envoy import EnvoyGateway, EnvoyRoute, EnvoySpec
@@ -81,9 +80,8 @@ async def target(folder: Path, stack: AsyncExitStack, _request: pytest.FixtureRe
         await gateway.stop()
         bench.gateway = await again(start=False)
 
-    def freeze(still: bool) -> None:  # noqa: FBT001 - as in `Bench`
-        for process in processes(folder):
-            os.kill(process.pid, signal.SIGSTOP if still else signal.SIGCONT)
+    def stand_still(still: bool) -> None:  # noqa: FBT001 - as in `Bench`
+        (freeze if still else thaw)(*(process.pid for process in processes(folder)))
 
     bench = Bench(
         gateway,
@@ -94,6 +92,6 @@ async def target(folder: Path, stack: AsyncExitStack, _request: pytest.FixtureRe
         ends_by_itself=True,
         port=port,
         servers=servers,
-        freeze=freeze,
+        freeze=stand_still,
     )
     return bench
