@@ -11,6 +11,7 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar
 from uuid import uuid4
@@ -26,6 +27,7 @@ from prunella.gateways._envoy_files import Files
 from prunella.gateways._envoy_program import Program, find, too_old
 from prunella.gateways._envoy_resources import Line, Open
 from prunella.gateways._envoy_stats import Stats, read
+from prunella.gateways._undo import undone_by
 from prunella.plugins import GatewayContext, GatewayPlugin
 from prunella.ports import Remark, Route
 from prunella.spec import Duration, GatewaySpec, RouteSpec
@@ -118,15 +120,12 @@ class EnvoyGateway:
             # Asked first: the folder of somebody else's Envoy is not written in.
             up = await self._program.lives()
             before = await asyncio.to_thread(self._files.write, texts)
-            try:
+            with undone_by(partial(self._files.put_back, before)):
                 if not up and self._spec.start:
                     await self._program.start()
                     up = True
                 if up:
                     await self._insist(lines, again=not texts)
-            except BaseException:
-                self._files.put_back(before)
-                raise
             self._lines = lines
 
     async def observe(self) -> Mapping[ServiceId, Flow]:
@@ -264,13 +263,10 @@ class EnvoyGateway:
     ) -> None:
         """Write, and wait until it is so for every new request; or put everything back."""
         before = await asyncio.to_thread(self._files.write, texts)
-        try:
+        with undone_by(partial(self._files.put_back, before)):
             nonce = {"workers.json": resources.workers(version)}
             await asyncio.to_thread(self._files.write, nonce)
             await self._taken(versions, version)
-        except BaseException:
-            self._files.put_back(before)
-            raise
 
     async def _taken(self, versions: Mapping[str, str], nonce: str) -> None:
         try:

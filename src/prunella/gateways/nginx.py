@@ -23,6 +23,7 @@ from prunella.gateways._nginx_process import Dump, Master, Program, ask_status
 from prunella.gateways._nginx_reading import Line, Reading
 from prunella.gateways._nginx_spec import NginxRoute, NginxSpec
 from prunella.gateways._nginx_valves import WIDE, Held, Valves
+from prunella.gateways._undo import undone_by
 from prunella.plugins import GatewayContext, GatewayPlugin
 from prunella.ports import Remark, Route
 
@@ -84,13 +85,14 @@ class NginxGateway:
             await self._require_included(line, servers=bool(down))
             await asyncio.to_thread(self._check, line, down)
             undo = await asyncio.to_thread(self._turn, line, valve, before, lease_s, master)
-            try:
-                await self._shut(line, down)
-            except BaseException:
+
+            def reopen() -> None:
                 if undo is not None:
                     wall_s = self._clock.wall().timestamp()
                     self._valves.put_back(line.upstream, undo, wall_s=wall_s)
-                raise
+
+            with undone_by(reopen):
+                await self._shut(line, down)
 
     async def examine(self) -> Sequence[Remark]:
         lines = self._reading.lines.values()
@@ -141,7 +143,14 @@ class NginxGateway:
     async def _change(self, texts: Mapping[Path, str]) -> None:
         before = await asyncio.to_thread(files.contents, texts)
         told: Master | None = None
-        try:
+
+        def put_back() -> None:
+            files.put_back(before)
+            if told is not None:
+                with suppress(PrunellaError):  # it may have read them by now
+                    told.send(signal.SIGHUP)
+
+        with undone_by(put_back):
             for path, text in texts.items():
                 await asyncio.to_thread(files.write, path, text.encode())
             dump = await self._program.tested()
@@ -149,12 +158,6 @@ class NginxGateway:
             if not texts.keys().isdisjoint(dump.files) and master.runs():
                 told = master
                 await master.reload(self._spec.reload_timeout)
-        except BaseException:
-            files.put_back(before)
-            if told is not None:
-                with suppress(PrunellaError):  # it may have read them by now
-                    told.send(signal.SIGHUP)
-            raise
 
     # Turning ------------------------------------------------------------------------------------
 

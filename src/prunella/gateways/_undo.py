@@ -1,0 +1,24 @@
+"""What fails half-way is taken back, and what it failed of is what is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+from prunella.errors import PrunellaError
+
+
+@contextmanager
+def undone_by(undo: Callable[[], None]) -> Generator[None]:
+    """Call `undo` if what is done within fails or is cancelled.
+
+    Expected trouble in undoing is noted on the first error and does not take its place.
+    """
+    try:
+        yield
+    except BaseException as error:
+        try:
+            undo()
+        except PrunellaError as trouble:
+            error.add_note(f"it could not be undone either: {trouble}")
+        raise
