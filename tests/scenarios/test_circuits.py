@@ -171,6 +171,22 @@ async def test_the_circuit_of_what_takes_others_down_is_broken_and_it_alone_is_h
     assert all(served[-2000:])
 
 
+async def test_a_pause_does_not_hold_up_the_circuit() -> None:
+    """What may not be restarted is kept from its callers all the same, and let in again."""
+    sim = await cascade()
+    recommend = sim.services["recommend"]
+    await sim.run(50)
+    await sim.pause("recommend")
+    sim.at(100, partial(recommend.suffer, Ailment.ERRORING))
+    sim.at(300, recommend.recover)
+    await sim.run(290)
+    assert sim.gateway.valve(ServiceId("recommend")) == Valve(0)
+    assert sim.services["shop"].serves(0)
+    await sim.run(900)
+    assert shares(sim) == [0, 10, 50, 100]
+    assert sim.effects == []
+
+
 async def test_a_victim_is_not_restarted_before_what_it_needs() -> None:
     sim = Simulation(Policy(deadline_s=30, soak_s=10), behind_gateway=True)
     sim.set_policy("shop", Policy(needs=(Need(ServiceId("db")),)))
