@@ -11,7 +11,18 @@ import sys
 from collections.abc import Callable, Sequence
 
 import structlog
-from bench import cascade, containers, demand, fleet, gateways, reading, respawn, simulation, units
+from bench import (
+    callers,
+    cascade,
+    containers,
+    demand,
+    fleet,
+    gateways,
+    reading,
+    respawn,
+    simulation,
+    units,
+)
 from bench.machine import NotInTimeError
 from bench.report import Row, load_words, table
 
@@ -30,6 +41,7 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "containers": containers.measure_many,
     "many": fleet.measure_many,
     "gateways": gateways.measure,
+    "callers": callers.measure,
     "cascade": cascade.measure,
 }
 
