@@ -1,4 +1,4 @@
-"""Seven small services and what befalls them, healed before your eyes."""
+"""Eight small services and what befalls them, healed before your eyes."""
 
 from prunella.demo.play import demo
 

@@ -1,4 +1,4 @@
-"""A shop that needs recommendations and can live without them, once watched and once not.
+"""Users of a storefront over two more tiers, once watched and once not.
 
 Both are asked equally often, so that what its callers meet can be counted side by side.
 """

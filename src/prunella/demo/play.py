@@ -85,14 +85,23 @@ _RELEASED = """
 _GUARDED = """
   storefront:
     name: Storefront
+    domain: shop
     platform: process
-    process: {{command: {shop}, ports: {port}-{port}, stop_timeout: 2s}}
+    process: {{command: {storefront}, ports: {first}-{first}, stop_timeout: 2s}}
     probes: [{{kind: http, url: "http://127.0.0.1:{{port}}/"}}]
-    depends_on: [{{service: recommend, optional: true}}]
+    depends_on: [recommend]
   recommend:
     name: Recommendations
+    domain: shop
     platform: process
-    process: {{command: {command}, ports: {own}-{own}, stop_timeout: 2s}}
+    process: {{command: {recommend}, ports: {second}-{second}, stop_timeout: 2s}}
+    probes: [{{kind: http, url: "http://127.0.0.1:{{port}}/"}}]
+    depends_on: [{{service: catalogue, optional: true}}]
+  catalogue:
+    name: Catalogue
+    domain: shop
+    platform: process
+    process: {{command: {catalogue}, ports: {third}-{third}, stop_timeout: 2s}}
     probes: [{{kind: http, url: "http://127.0.0.1:{{port}}/"}}]
     gateway: {{name: local}}
     circuit: {{open_for: 2s, step: 1s, requests: 5, body: back soon}}
@@ -116,7 +125,7 @@ class _Stage:
 
     @property
     def stuck(self) -> Path:
-        """While it is there, what the recommendations need themselves is down."""
+        """While it is there, what the catalogue needs itself is down."""
         return self.folder / "stuck"
 
     async def wait(self, seconds: float) -> None:
@@ -200,7 +209,7 @@ async def _get_stuck(stage: _Stage, service: str) -> None:  # noqa: ARG001 - as 
 
 async def _come_back(stage: _Stage, service: str) -> None:  # noqa: ARG001 - as the others
     assert stage.callers is not None
-    await stage.wait(5)  # for the callers to meet what has become of it
+    await stage.wait(8)  # for the callers to meet what has become of it
     stage.stuck.unlink()
 
 
@@ -221,12 +230,12 @@ _ACTS = (
     _Act("payments", "is made to answer 500 to everything", _break("errors")),
     _Act("shop", "is made slow (600 ms an answer)", _break("slow")),
     _Act(
-        "recommend",
+        "catalogue",
         "answers nothing: what it needs itself is down, and no restart helps",
         _get_stuck,
         "circuit-break",
     ),
-    _Act("recommend", "can do its work again", _come_back, "circuit-close", meanwhile=True),
+    _Act("catalogue", "can do its work again", _come_back, "circuit-close", meanwhile=True),
     _Act("thumbnails", "is asked for more than one of it can do", _rush, "scale-up"),
     _Act("thumbnails", "has little to do again", _calm, "scale-down", meanwhile=True),
     _Act("invoices", "gets a new version, which answers 500", _deploy_a_bad_release, "rollback"),
@@ -270,11 +279,12 @@ async def _front(folder: Path) -> AsyncGenerator[None]:
 
 @asynccontextmanager
 async def _unwatched(ports: Mapping[str, int], folder: Path) -> AsyncGenerator[None]:
-    """A second storefront, with recommendations of its own, that nobody looks after."""
-    own = ports["unwatched"] + 1
+    """The same three tiers once more, and nobody looks after them."""
+    first = ports["unwatched"]
     every = (
-        _words(ports["unwatched"], f"http://127.0.0.1:{own}/"),
-        _words(own, "", str(folder / "stuck")),
+        _words(first, _url(first + 1)),
+        _words(first + 1, _url(first + 2)),
+        _words(first + 2, "", str(folder / "stuck")),
     )
     started = [
         await asyncio.create_subprocess_exec(
@@ -290,6 +300,10 @@ async def _unwatched(ports: Mapping[str, int], folder: Path) -> AsyncGenerator[N
             await child.wait()
 
 
+def _url(port: int) -> str:
+    return f"http://127.0.0.1:{port}/"
+
+
 def _words(port: int | str, *more: str) -> list[str]:
     return [sys.executable, "-I", "-S", server.__file__, str(port), *more]
 
@@ -302,12 +316,13 @@ def _config(folder: Path, ports: Mapping[str, int]) -> str:
     for id_, name in _PLAIN.items():
         words = {"id": id_, "name": name, "command": command(server.__file__), "port": ports[id_]}
         text += _SERVICE.format(**words)
-    entry = f"http://127.0.0.1:{ports['entry']}/"
     text += _GUARDED.format(
-        shop=json.dumps(_words("{port}", entry)),
-        command=json.dumps(_words("{port}", "", str(folder / "stuck"))),
-        port=ports["storefront"],
-        own=ports["recommend"],
+        storefront=json.dumps(_words("{port}", _url(ports["recommend"]))),
+        recommend=json.dumps(_words("{port}", _url(ports["entry"]))),
+        catalogue=json.dumps(_words("{port}", "", str(folder / "stuck"))),
+        first=ports["storefront"],
+        second=ports["recommend"],
+        third=ports["catalogue"],
     )
     first = ports["thumbnails"]
     text += _SCALED.format(command=command(server.__file__), port=first, last_port=first + 1)
@@ -316,11 +331,12 @@ def _config(folder: Path, ports: Mapping[str, int]) -> str:
 
 async def _play(folder: Path, *, keep: bool) -> int:
     console = Console()
-    ids = (*_PLAIN, "invoices", "storefront", "recommend", "entry")
-    pairs = ("thumbnails", "unwatched")  # two ports each
-    first = free_port(len(ids) + 2 * len(pairs))
-    ports = {id_: first + n for n, id_ in enumerate(ids)}
-    ports |= {id_: first + len(ids) + 2 * n for n, id_ in enumerate(pairs)}
+    ids = (*_PLAIN, "invoices", "storefront", "recommend", "catalogue", "entry")
+    several = {"thumbnails": 2, "unwatched": 3}
+    after = free_port(len(ids) + sum(several.values()))
+    ports: dict[str, int] = {}
+    for id_, count in (*((id_, 1) for id_ in ids), *several.items()):
+        ports[id_], after = after, after + count
     releases = Releases(folder / "invoices")
     await releases.begin()
     orchestrator = SelfHealingOrchestrator(parse(_config(folder, ports), folder / "prunella.yaml"))

@@ -46,7 +46,7 @@ class _Service(ThreadingHTTPServer):
             self.count(-1)
 
     def ask(self) -> bool:
-        """Whether what it needs has answered at all: without recommendations the shop goes on."""
+        """Whether what it needs has answered at all: any answer will do."""
         with self.workers:
             try:
                 urlopen(self.needs, timeout=WAIT_S).close()  # noqa: S310 - http, as we say ourselves

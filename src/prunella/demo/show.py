@@ -15,7 +15,7 @@ from prunella.runtime.notices import Notice, Topic
 from prunella.runtime.orchestrator import SelfHealingOrchestrator
 from prunella.wire import HealingAction, ServiceHealth
 
-_LINES = 13  # of what has happened, under the table
+_LINES = 12  # of what has happened, under the table
 _COLOURS = {"healthy": "green", "degraded": "yellow", "failed": "red", "recovering": "cyan"}
 _TOLD = (
     Topic.SERVICE_DEGRADED,
