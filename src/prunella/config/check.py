@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prunella.config import schema
+from prunella.config.choice import choose
 from prunella.config.faults import Places, Report
 from prunella.config.gateways import CheckedGateway, check_gateways, check_route
 from prunella.config.node import Node
@@ -24,7 +25,7 @@ from prunella.config.rules import (
 )
 from prunella.config.spec import check
 from prunella.config.template import is_template, sampled
-from prunella.config.words import one_of, schema_of, shortened, unknown
+from prunella.config.words import schema_of, shortened
 from prunella.plugins import PlatformPlugin, ProbePlugin, ReleasePlugin
 from prunella.spec import ProbeSpec, ReleaseSpec, RouteSpec, Spec
 
@@ -181,26 +182,17 @@ def _platform(
     node: Node, subject: str, platforms: Mapping[str, PlatformPlugin], report: Report
 ) -> PlatformPlugin | None:
     """The plugin that a service names; faults also for sections of other platforms."""
-    kinds = f"expected {one_of(sorted(platforms))}"
-    chosen = node.kid("platform")
-    if chosen is None:
-        report.add(node.place, f"{subject} has no 'platform', {kinds}")
+    plugin = choose(node, subject, platforms, report, noun="platform", key="platform")
+    if plugin is None:
         return None
-    kind: Any = chosen.value
-    if not isinstance(kind, str):
-        report.add(chosen.place, f"'platform' is not the name of a platform, {kinds}")
-        return None
-    if kind not in platforms:
-        report.add(chosen.place, unknown("platform", kind, sorted(platforms)))
-        return None
-    for key in sorted(platforms.keys() - {kind}):
+    for key in sorted(platforms.keys() - {plugin.kind}):
         if node.kid(key) is not None:
             report.add(
                 node.key_place(key),
                 f"the section '{key}' belongs to another platform than the service's, "
-                f"expected only '{kind}'",
+                f"expected only '{plugin.kind}'",
             )
-    return platforms[kind]
+    return plugin
 
 
 def _section(node: Node, subject: str, plugin: PlatformPlugin, report: Report) -> Spec | None:
@@ -244,28 +236,17 @@ def _probes(
 def _probe(
     node: Node, subject: str, plugins: Mapping[str, ProbePlugin], report: Report
 ) -> CheckedProbe | None:
-    kinds = f"expected {one_of(sorted(plugins))}"
-    if not isinstance(node.kids, dict):
-        report.add(node.place, f"{subject} is not a mapping, expected one with a 'kind'")
+    plugin = choose(node, subject, plugins, report, noun="kind of probe")
+    if plugin is None:
         return None
-    chosen = node.kid("kind")
-    if chosen is None:
-        report.add(node.place, f"{subject} has no 'kind', {kinds}")
-        return None
-    kind: Any = chosen.value
-    if not isinstance(kind, str):
-        report.add(chosen.place, f"'kind' is not the name of a probe, {kinds}")
-        return None
-    if kind not in plugins:
-        report.add(chosen.place, unknown("kind of probe", kind, sorted(plugins)))
-        return None
-    plugin = plugins[kind]
     own = node if "kind" in plugin.spec.model_fields else node.without(["kind"])
     for_each = is_template(own)
-    spec = check(plugin.spec, sampled(own) if for_each else own, f"{subject} ({kind})", report)
+    spec = check(
+        plugin.spec, sampled(own) if for_each else own, f"{subject} ({plugin.kind})", report
+    )
     if spec is None:
         return None
-    return CheckedProbe(kind, spec, own.value if for_each else None)
+    return CheckedProbe(plugin.kind, spec, own.value if for_each else None)
 
 
 def _release(
@@ -277,22 +258,13 @@ def _release(
         return None, ReleaseSpec()
     if not isinstance(section.kids, dict):
         return None  # `_own_keys` has said it
-    kinds = f"expected {one_of(sorted(plugins))}"
-    chosen = section.kid("kind")
-    if chosen is None:
+    if section.kid("kind") is None:
         special = {key for plugin in plugins.values() for key in plugin.spec.model_fields}
-        if section.kids.keys() & (special - ReleaseSpec.model_fields.keys()):
-            report.add(section.place, f"'release' of {subject} has no 'kind', {kinds}")
-            return None
-        spec = check(ReleaseSpec, section, "'release'", report)
-        return None if spec is None else (None, spec)
-    kind: Any = chosen.value
-    if not isinstance(kind, str):
-        report.add(chosen.place, f"'kind' is not the name of a source of releases, {kinds}")
+        if not section.kids.keys() & (special - ReleaseSpec.model_fields.keys()):
+            general = check(ReleaseSpec, section, "'release'", report)
+            return None if general is None else (None, general)
+    chosen = choose(section, f"'release' of {subject}", plugins, report, noun="kind of release")
+    if chosen is None:
         return None
-    if kind not in plugins:
-        report.add(chosen.place, unknown("kind of release", kind, sorted(plugins)))
-        return None
-    own = section.without(["kind"])
-    spec = check(plugins[kind].spec, own, f"'release' ({kind})", report)
-    return None if spec is None else (kind, spec)
+    spec = check(chosen.spec, section.without(["kind"]), f"'release' ({chosen.kind})", report)
+    return None if spec is None else (chosen.kind, spec)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from prunella.config.choice import choose
 from prunella.config.faults import Place, Report
 from prunella.config.node import Node
 from prunella.config.spec import check
@@ -38,23 +39,11 @@ def _gateway(
     name: str, node: Node, plugins: Mapping[str, GatewayPlugin], report: Report
 ) -> CheckedGateway | None:
     subject = f"gateway '{name}'"
-    kinds = f"expected {one_of(sorted(plugins))}"
-    if not isinstance(node.kids, dict):
-        report.add(node.place, f"{subject} is not a mapping, expected one with a 'kind'")
+    plugin = choose(node, subject, plugins, report, noun="kind of gateway")
+    if plugin is None:
         return None
-    chosen = node.kid("kind")
-    if chosen is None:
-        report.add(node.place, f"{subject} has no 'kind', {kinds}")
-        return None
-    kind: Any = chosen.value
-    if not isinstance(kind, str):
-        report.add(chosen.place, f"'kind' is not the name of a kind of gateway, {kinds}")
-        return None
-    if kind not in plugins:
-        report.add(chosen.place, unknown("kind of gateway", kind, sorted(plugins)))
-        return None
-    spec = check(plugins[kind].spec, node.without(["kind"]), f"{subject} ({kind})", report)
-    return None if spec is None else CheckedGateway(name, plugins[kind], spec, node.place)
+    spec = check(plugin.spec, node.without(["kind"]), f"{subject} ({plugin.kind})", report)
+    return None if spec is None else CheckedGateway(name, plugin, spec, node.place)
 
 
 def check_route(
