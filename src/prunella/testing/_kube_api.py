@@ -36,7 +36,7 @@ class Api:
     Attributes:
         denied: pairs of a verb and a plural, with ``/`` and a subresource where that is meant.
         snapshot: what gets and lists are answered from, with its version; None: from the store.
-        gone: is told of what has been marked as about to go, with the seconds it has.
+        gone: is told of what has been marked as about to go.
     """
 
     def __init__(self, store: Store, kinds: Kinds) -> None:
@@ -44,8 +44,7 @@ class Api:
         self.kinds = kinds
         self.denied: set[tuple[str, str]] = set()
         self.snapshot: tuple[int, Mapping[Key, Json]] | None = None
-        self.gone: Callable[[Key, float], None] = lambda _key, _grace_s: None
-        self.grace_s = 0.05
+        self.gone: Callable[[Key], None] = lambda _key: None
         self._pages: dict[str, tuple[str, list[Json]]] = {}
 
     def check(self, request: web.Request, place: Place) -> None:
@@ -205,7 +204,7 @@ class Api:
                 self.store.remove(one)
         if key.plural == "pods" and options.get("gracePeriodSeconds") != 0:
             marked = self.store.mark(key, options.get("gracePeriodSeconds", 30))
-            self.gone(key, self.grace_s)
+            self.gone(key)
             return marked
         removed = self.store.remove(key)
         if place.kind == CRD:
