@@ -16,10 +16,10 @@ from prunella.platforms._docker_acts import Acts
 from prunella.platforms._docker_api import Address, MissingError
 from prunella.platforms._docker_container import ASIDE, Container, instance_of
 from prunella.platforms._docker_crew import Crew, Found, Place, judge_place
-from prunella.platforms._docker_facts import Teller
 from prunella.platforms._docker_feed import feed_at, leave
 from prunella.platforms._docker_replace import remove
 from prunella.platforms._docker_roster import Roster
+from prunella.platforms._facts import Teller
 from prunella.plugins import PlatformContext
 from prunella.ports import Remark
 

@@ -22,9 +22,9 @@ from prunella.core.model import (
 )
 from prunella.errors import ConflictError, PermanentError, PrunellaError, TransientError
 from prunella.platforms._docker_api import EngineSpec, address_of, part
-from prunella.platforms._docker_facts import Teller
 from prunella.platforms._docker_feed import feed_at, leave
 from prunella.platforms._docker_survey import default_api, likely_probe
+from prunella.platforms._facts import Teller
 from prunella.platforms._swarm_feed import EVERY, SwarmFeed
 from prunella.platforms._swarm_replicas import Replicas
 from prunella.platforms._swarm_values import Service, Spec, Task, forced, rolled_back, scaled
