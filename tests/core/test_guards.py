@@ -139,6 +139,34 @@ def test_no_guard_refuses_for_less(what: str) -> None:
     assert decide(but(LESS[what])).reason is Reason.HEAL
 
 
+GOOD = tuple(one._replace(revision="v1") for one in TWO)
+BAD = Instance(InstanceId("c"), InstanceState.EXITED, "c", revision="v2", blames_version=True)
+STUCK = Symptom(
+    SymptomKind.DOWN,
+    Health.DEGRADED,
+    NOW,
+    "no such image",
+    factual=True,
+    instances=(BAD.id,),
+    partial=True,
+    blames_version=True,
+)
+
+
+@pytest.mark.parametrize(
+    ("good", "reason"), [(GOOD, Reason.HEAL), ((GOOD[0], TWO[1]), Reason.VETOED)]
+)
+def test_a_rollback_to_what_is_well_already_takes_nothing_away(
+    good: tuple[Instance, ...], reason: Reason
+) -> None:
+    status = Status((*good, BAD), 2, "v2")
+    decision = decide(
+        but({"status": status, "diagnosis": Diagnosis(Health.DEGRADED, STUCK)}, RELEASED)
+    )
+    assert decision.reason is reason
+    assert decision.action is None or decision.action.kind is ActionKind.ROLLBACK
+
+
 V2, V1 = RELEASED.ledger.versions
 SINCE = Instant(NOW - 90)  # before v2 was deployed
 OLD_FAULT = Symptom(SymptomKind.ERRORING, Health.FAILED, SINCE, "500 three times")

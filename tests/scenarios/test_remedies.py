@@ -57,6 +57,25 @@ async def test_a_version_that_is_noticed_after_its_fault_is_blamed_all_the_same(
     assert await outcomes(sim) == [("rollback", Outcome.RECOVERED)]
 
 
+async def test_a_version_that_cannot_start_is_rolled_back_before_anything_is_restarted() -> None:
+    sim = Simulation(Policy(rollback_soak_s=60))
+    await sim.start(["a"], revision="v1", bad={"v2": Ailment.UNSTARTABLE}, instance_count=2)
+    sim.at(SOAKED_S, lambda: sim.deploy("a", "v2"))
+    await sim.run(2 * HOUR_S)
+    assert done(sim) == ["rollback"] * 2
+    assert await outcomes(sim) == [("rollback", Outcome.RECOVERED)]
+
+
+async def test_a_version_that_cannot_start_is_restarted_where_there_is_nothing_to_go_back_to() -> (
+    None
+):
+    sim = Simulation(Policy(rollback_soak_s=60))
+    await sim.start(["a"], revision="v1", bad={"v2": Ailment.UNSTARTABLE})
+    sim.at(100, lambda: sim.deploy("a", "v2"))
+    await sim.run(2 * HOUR_S)
+    assert set(done(sim)) == {"restart"}
+
+
 async def test_a_version_that_is_noticed_late_has_not_soaked_before() -> None:
     sim = await versioned()
     sim.at(SOAKED_S, lambda: sim.services["a"].deploy("v3"))

@@ -193,6 +193,7 @@ def exited(status: Status | None, now: Instant) -> Symptom | None:
         factual=True,
         instances=tuple(i.id for i in gone),
         partial=running,
+        blames_version=all(i.blames_version for i in gone),
     )
 
 
@@ -212,6 +213,7 @@ def condemned(status: Status | None, now: Instant) -> Symptom | None:
         evidence,
         instances=tuple(i.id for i in sick),
         partial=partial,
+        blames_version=all(i.blames_version for i in sick),
     )
 
 

@@ -71,6 +71,8 @@ def rungs(
     wanted = policy.ladder.get(symptom.kind)
     if wanted is None:
         wanted = (_RUNGS_OF_A_FRESH_VERSION if fresh else _RUNGS)[symptom.kind]
+        if fresh and symptom.blames_version:  # another run of it would meet the same
+            wanted = tuple(kind for kind in wanted if kind is not A.RESTART)
         if symptom.kind is S.SLOW and symptom.saturated and A.SCALE_UP in capabilities:
             wanted = (A.SCALE_UP, A.CIRCUIT_BREAK)
     return tuple(kind for kind in wanted if kind in capabilities)

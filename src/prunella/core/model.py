@@ -118,6 +118,7 @@ class Symptom:
         saturated: a resource is at its limit; what is slow is slow because of load.
         instances: those that are sick, where that is known; empty for the service as a whole.
         partial: these instances have failed, and others have not.
+        blames_version: its platform knows that it comes with the version that they run.
     """
 
     kind: SymptomKind
@@ -128,6 +129,7 @@ class Symptom:
     saturated: bool = False
     instances: tuple[InstanceId, ...] = ()
     partial: bool = False
+    blames_version: bool = False
 
 
 class ActionKind(StrEnum):
@@ -204,6 +206,9 @@ class Instance(NamedTuple):
         restart_count: how often the platform has restarted it by itself, as far as it counts.
         address, port: where it answers, for probes with ``{address}`` or ``{port}``; 0 and empty
             where that is not known.
+        blames_version: what is wrong with it comes with its version, and another run of the same
+            one would meet it again: its image cannot be had, or nothing of that version has ever
+            been well beside what runs another one.
     """
 
     id: InstanceId
@@ -216,6 +221,7 @@ class Instance(NamedTuple):
     restart_count: int = 0
     address: str = ""
     port: int = 0
+    blames_version: bool = False
 
 
 class Status(NamedTuple):

@@ -36,6 +36,7 @@ class Ailment(StrEnum):
     HUNG = "hung"
     ERRORING = "erroring"
     SLOW = "slow"
+    UNSTARTABLE = "unstartable"  # ends at once, and its platform knows that its version is why
     UNSEEN = "unseen"  # the prober cannot measure it; it may be well
 
 
@@ -168,7 +169,7 @@ class SimService:
                 return Observation(Verdict.FAIL, now, 0.001, Cause.ERROR, "503")
             return self._under_load(now)
         match ailment:
-            case Ailment.CRASHED | Ailment.REFUSING:
+            case Ailment.CRASHED | Ailment.REFUSING | Ailment.UNSTARTABLE:
                 return Observation(Verdict.FAIL, now, 0.001, Cause.REFUSED, "connection refused")
             case Ailment.HUNG:
                 return Observation(Verdict.FAIL, now, self.timeout_s, Cause.TIMEOUT, "no answer")
@@ -199,7 +200,8 @@ class SimService:
 
     def _instance(self, number: int) -> Instance:
         state = InstanceState.RUNNING
-        if self._ails(number) is Ailment.CRASHED:
+        ailment = self._ails(number)
+        if ailment in (Ailment.CRASHED, Ailment.UNSTARTABLE):
             state = InstanceState.EXITED
         if self.stopped:
             state = InstanceState.STOPPED
@@ -210,6 +212,7 @@ class SimService:
             "exit code 1",
             revision=self._versions.get(number, self.revision),
             restart_count=self.restart_count,
+            blames_version=ailment is Ailment.UNSTARTABLE,
         )
 
     def _identity(self, number: int) -> str:

@@ -17,6 +17,7 @@ def judge(proposal: Proposal) -> Veto | None:
     sick = symptom.instances if symptom is not None else ()
     healthy = [i.id for i in status.instances if i.state is InstanceState.RUNNING]
     healthy = [instance for instance in healthy if instance not in sick]
+    runs_wanted = {i.id for i in status.instances if i.revision and i.revision == action.revision}
     wanted = max(status.desired, len(status.instances))
     match action.kind:
         case ActionKind.SCALE_UP:
@@ -24,6 +25,8 @@ def judge(proposal: Proposal) -> Veto | None:
         case ActionKind.SCALE_DOWN:
             wanted = action.replicas or 0
             left = len(healthy) - 1
+        case ActionKind.ROLLBACK if runs_wanted.issuperset(healthy):
+            return None  # what is well runs that version already, and stays
         case _ if action.instance is not None:
             left = sum(instance != action.instance for instance in healthy)
         case _:
