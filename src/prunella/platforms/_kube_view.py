@@ -1,0 +1,129 @@
+"""One workload as it is now: its object, and the pods that are its instances."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from prunella.core.model import Instance, InstanceId, InstanceState, Status
+from prunella.kube.kinds import DAEMON_SET
+from prunella.platforms._kube_pods import Setting, Slots, read
+from prunella.platforms._kube_roster import Roster
+from prunella.platforms._kube_values import Edition, Key, Pod, Scaler, Workload
+
+RAISED = "prunella.dev/min-replicas"  # on what scales it: "2/5", least before and pods before
+
+
+class View(NamedTuple):
+    """What is there.
+
+    Attributes:
+        pods: those that are not ending, by the name that each has as an instance.
+        editions: what each pod was made from, by the pod's uid.
+        until: when time alone may change what is said of them; None: it will not.
+        stamp: of the roster.
+    """
+
+    workload: Workload
+    scaler: Scaler | None
+    pods: Mapping[InstanceId, Pod]
+    editions: Mapping[str, Edition]
+    instances: tuple[Instance, ...]
+    desired: int
+    until: datetime | None
+    stamp: int
+
+    @property
+    def active(self) -> Sequence[Pod]:
+        """Pods that run or are going to."""
+        return [one for one in self.pods.values() if not one.is_over]
+
+    @property
+    def status(self) -> Status:
+        """A version is there when there is a pod of it, not when somebody has asked for it."""
+        wanted = self.workload.revision
+        present = [self.revision_of(one) for one in self.active]
+        runs = [one.revision for one in self.instances if one.state is InstanceState.RUNNING]
+        there = wanted if wanted in present or not present else next(iter([*runs, *present]))
+        return Status(self.instances, self.desired, there or None, self.workload.identity)
+
+    def revision_of(self, pod: Pod) -> str:
+        edition = self.editions.get(pod.metadata.uid)
+        return "" if edition is None else edition.template.revision
+
+    def instance(self, name: InstanceId) -> Instance | None:
+        return next((one for one in self.instances if one.id == name), None)
+
+
+class Views:
+    """Looks at one workload, and not twice at what has not changed."""
+
+    def __init__(self, key: Key, port: str) -> None:
+        self.released: int | None = None  # pods before what scales it was raised, once it is not
+        self._key = key
+        self._port = port
+        self._slots = Slots(key.name, key.kind)
+        self._out: frozenset[str] = frozenset()  # runs that are out of order
+        self._last: View | None = None
+
+    def look(self, roster: Roster, now: datetime) -> View:
+        """Raises: PermanentError: there is no such workload."""
+        last, stamp = self._last, roster.stamp(self._key)
+        if last is not None and last.stamp == stamp and (last.until is None or now < last.until):
+            return last
+        self._last = self._anew(roster, now, stamp)
+        return self._last
+
+    def forget(self) -> None:
+        self._last = None
+
+    def _anew(self, roster: Roster, now: datetime, stamp: int) -> View:
+        workload = roster.workload(self._key)
+        scaler = roster.scaler(self._key)
+        found = roster.pods(self._key, workload)
+        editions = {pod.metadata.uid: one for pod, one in found if one is not None}
+        desired = self._desired(workload, scaler)
+        pods = self._slots.fill((pod for pod, _ in found), desired)
+        revisions = {uid: one.template.revision for uid, one in editions.items()}
+        ready = {
+            revisions.get(pod.metadata.uid, "")
+            for pod, _ in found
+            if pod.is_ready and not pod.is_ending
+        }
+        readings = [
+            read(
+                name,
+                pod,
+                Setting(
+                    workload=workload,
+                    revision=revisions.get(pod.metadata.uid, ""),
+                    is_newest=revisions.get(pod.metadata.uid) == workload.revision,
+                    has_rival=bool(ready - {workload.revision}),
+                    sick_node=roster.sick_node(pod.spec.node_name),
+                    was_out=pod.identity in self._out,
+                    now=now,
+                    port=self._port,
+                ),
+            )
+            for name, pod in pods.items()
+        ]
+        instances = tuple(one.instance for one in readings if one.instance is not None)
+        self._out = frozenset(
+            one.identity for one in instances if one.state is InstanceState.EXITED
+        )
+        until = min((one.until for one in readings if one.until is not None), default=None)
+        return View(workload, scaler, pods, editions, instances, desired, until, stamp)
+
+    def _desired(self, workload: Workload, scaler: Scaler | None) -> int:
+        """How many pods there should be; where we have raised the least number, that is it."""
+        if self._key.kind == DAEMON_SET.name:
+            return workload.status.desired_number_scheduled
+        wanted = 1 if workload.spec.replicas is None else workload.spec.replicas
+        if scaler is None:
+            return wanted
+        if self.released is None and RAISED in scaler.metadata.annotations:
+            return scaler.least
+        if self.released is not None and wanted <= self.released:
+            self.released = None  # it has taken down what was no longer asked for
+        return wanted if self.released is None else self.released

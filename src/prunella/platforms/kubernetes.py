@@ -1,0 +1,218 @@
+"""Platform ``kubernetes``: a Deployment, StatefulSet, DaemonSet or Argo Rollout.
+
+The cluster's own controllers and kubelets have the first turn; what they put off, or cannot do by
+themselves, is done here: a pod that waits in its back-off is replaced, a version that cannot
+start is rolled back, and what is overloaded gets more pods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from prunella.core.model import Action, ActionKind, Epoch, InstanceId, Scope, Status
+from prunella.errors import PermanentError, PrunellaError
+from prunella.platforms._facts import Teller
+from prunella.platforms._kube_acts import Acts
+from prunella.platforms._kube_examine import examine
+from prunella.platforms._kube_owners import SCALING, objections
+from prunella.platforms._kube_roster import Roster, leave_roster, roster_at
+from prunella.platforms._kube_survey import reach, survey
+from prunella.platforms._kube_testimony import testimony
+from prunella.platforms._kube_values import Key
+from prunella.platforms._kube_view import View, Views
+from prunella.plugins import PlatformContext, PlatformPlugin
+from prunella.ports import Remark
+from prunella.spec import Duration, Spec
+
+_CAN = (ActionKind.RESTART, *SCALING, ActionKind.ROLLBACK)
+
+_TESTIFYING = 3  # pods, where none is named
+
+
+class KubernetesSpec(Spec):
+    """A workload that is there already."""
+
+    kind: Literal["Deployment", "StatefulSet", "DaemonSet", "Rollout"] = Field(
+        default="Deployment", description="What it is; a Rollout is Argo's."
+    )
+    name: str = Field(
+        pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=253, description="Its name."
+    )
+    namespace: str = Field(
+        default="default",
+        pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
+        max_length=63,
+        description="Where it is.",
+    )
+    context: str | None = Field(
+        default=None,
+        description="Which cluster, by its name in the kubeconfig. Default: in a pod its service "
+        "account, else the current context.",
+    )
+    kubeconfig: Path | None = Field(
+        default=None, description="Default: $KUBECONFIG, else ~/.kube/config."
+    )
+    restart: Literal["pod", "rollout"] = Field(
+        default="pod",
+        description="What a restart is: pods evicted one by one, each proven before the next "
+        "one's turn, or what `kubectl rollout restart` does.",
+    )
+    port: str = Field(
+        default="",
+        description="Name of the containers' port that probes with {port} ask. Default: the "
+        "first one.",
+    )
+    watch: Literal["namespace", "cluster"] = Field(
+        default="namespace",
+        description="How far to look: one watch for each namespace, or one for all of them, which "
+        "needs the right to list them everywhere.",
+    )
+    timeout: Duration = Field(default=60.0, description="How long a new pod may take to start.")
+
+
+class KubernetesPlatform:
+    """One workload of a cluster."""
+
+    kind: ClassVar[str] = "kubernetes"
+
+    def __init__(self, spec: KubernetesSpec, context: PlatformContext) -> None:
+        self._spec = spec
+        self._key = Key(spec.kind, spec.namespace, spec.name)
+        self._context = context
+        self._roster: Roster | None = None
+        self._views = Views(self._key, spec.port)
+        self._teller = Teller(context)
+        self._view: View | None = None  # as it was last seen
+        self._is_acting = False
+
+    @property
+    def capabilities(self) -> Mapping[ActionKind, Scope]:
+        able: dict[ActionKind, Scope] = dict.fromkeys(_CAN, Scope.SERVICE)
+        if self._spec.restart == "pod":
+            able[ActionKind.RESTART] = Scope.INSTANCE
+        if self._view is None:
+            return able
+        lacking = objections(
+            self._key.kind, self._view.workload, self._view.scaler, rolling=self._is_rolling
+        )
+        return {kind: scope for kind, scope in able.items() if kind not in lacking}
+
+    async def observe(self) -> Status:
+        """What the watches have told; nothing is asked.
+
+        Raises:
+            TransientError: the cluster cannot be reached.
+            PermanentError: there is no such workload, or we may not look.
+        """
+        now = self._look(await self._ready()).status
+        self._teller.take_in(now)
+        return now
+
+    async def execute(self, action: Action, /, *, epoch: Epoch) -> None:  # noqa: ARG002 - no fence
+        """Carry out one action, and wait until what it asks for is there.
+
+        Raises:
+            ConflictError: somebody has scaled or deployed meanwhile.
+            PermanentError: another kind of action, no such instance, no such version.
+            TransientError: the cluster cannot be reached, a PodDisruptionBudget forbids it, or
+                its controller did not get to the end.
+        """
+        roster = await self._ready()
+        self._look(roster)
+        if action.kind not in self.capabilities:
+            raise PermanentError(f"platform kubernetes cannot {action.kind}")
+        clock = self._context.clock
+        acts = Acts(roster, self._key, self._views, clock, self._spec.timeout)
+        self._is_acting = True
+        try:
+            match action.kind:
+                case ActionKind.RESTART:
+                    await self._restart(acts, action)
+                case ActionKind.ROLLBACK:
+                    await acts.roll_back(action)
+                case _:
+                    await acts.scale(action)
+        finally:
+            self._is_acting = False
+        self._teller.catch_up(self._look(roster).status)
+
+    async def testimony(self, instance: InstanceId | None, /) -> str:
+        """What the cluster knows of its pods, with the last lines of output where we may read."""
+        if self._roster is None or self._view is None:
+            return ""
+        pods = self._view.pods
+        chosen = [pod for name, pod in pods.items() if instance in (None, name)][:_TESTIFYING]
+        return await testimony(self._roster, self._key.namespace, chosen)
+
+    async def examine(self) -> Sequence[Remark]:
+        try:
+            roster = await self._ready()
+            view = self._look(roster)
+            return await examine(roster, self._key, view, rolling=self._is_rolling)
+        except PrunellaError as error:
+            return (Remark(str(error), fault=True),)
+
+    async def close(self) -> None:
+        roster, self._roster = self._roster, None
+        if roster is not None:
+            roster.ignore(self._key, self._on_news)
+            await leave_roster(roster)
+
+    @property
+    def _is_rolling(self) -> bool:
+        return self._spec.restart == "rollout"
+
+    async def _restart(self, acts: Acts, action: Action) -> None:
+        view = self._view
+        assert view is not None, "it has been looked at"
+        if action.instance is not None and action.instance not in view.pods:
+            raise PermanentError(f"{self._context.service} has no instance {action.instance}")
+        if self._is_rolling:
+            known = [one.identity for one in view.pods.values()]
+            if action.identity in known:  # asked by one of its runs
+                action = _of_all(action, view)
+            await acts.restart(action.identity)
+        elif action.instance is not None:
+            await acts.replace(action.instance, action.identity)
+        else:
+            present = {name: pod.identity for name, pod in view.pods.items()}
+            if action.identity and action.identity not in present.values():
+                return
+            for name, identity in present.items():
+                await acts.replace(name, identity)
+
+    async def _ready(self) -> Roster:
+        if self._roster is None:
+            spec = self._spec
+            where = spec.namespace if spec.watch == "namespace" else ""
+            self._roster = roster_at(spec.kubeconfig, spec.context, where, self._context.clock)
+            self._roster.listen(self._key, self._on_news)
+        await self._roster.ready(self._key.kind)
+        return self._roster
+
+    def _look(self, roster: Roster) -> View:
+        self._view = self._views.look(roster, self._context.clock.wall())
+        return self._view
+
+    def _on_news(self) -> None:
+        """Something is new about it: say what, unless it is our own doing."""
+        if self._teller.told is None or self._is_acting or self._roster is None:
+            return
+        try:
+            now = self._look(self._roster).status
+        except PermanentError:
+            now = Status((), desired=0)
+        self._teller.take_in(now)
+
+
+def _of_all(action: Action, view: View) -> Action:
+    return Action(action.kind, action.service, identity=view.workload.identity)
+
+
+PLUGIN = PlatformPlugin(
+    "kubernetes", KubernetesSpec, KubernetesPlatform, can=_CAN, reach=reach, survey=survey
+)
