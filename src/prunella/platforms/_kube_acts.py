@@ -7,6 +7,7 @@ tried again, a few times.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -134,7 +135,7 @@ class Acts:
             if late:
                 name = gone.metadata.name
                 raise TransientError(f"nothing has taken the place of pod {name} in {limit_s:g} s")
-            await self._clock.sleep_until(Instant(self._clock.now() + _LOOK_S))
+            await self._pause()
 
     # All of it ---------------------------------------------------------------------------------
 
@@ -214,14 +215,25 @@ class Acts:
         await self._rolled_out(generation)
 
     async def _template(self, workload: Workload, wanted: str) -> dict[str, Any]:
-        found = [one for one in self._roster.editions(workload) if _is_of(one, wanted)]
+        view, kept = self._look(), [*self._roster.editions(workload)]
+        found = [one for one in kept if one.template.revision == wanted]
         if not found:
             raise PermanentError(
                 f"the cluster has not kept {wanted}: revisionHistoryLimit of {self._key} says "
                 "how many versions it keeps"
             )
+        # Of those that differ in a restart only, the one whose pods would have to leave least.
+        made_from = [one.metadata.uid for one in view.editions.values()]
+        chosen = max(
+            found,
+            key=lambda one: (
+                made_from.count(one.metadata.uid),
+                one.revision,
+                one.metadata.creation_timestamp,
+            ),
+        )
         kind = edition_kind(self._key.kind)
-        whole = await self._cluster.get(kind, found[0].metadata.name, self._key.namespace)
+        whole = await self._cluster.get(kind, chosen.metadata.name, self._key.namespace)
         body = whole.get("data") or whole
         template: dict[str, Any] = body["spec"]["template"]
         template.pop("$patch", None)
@@ -262,7 +274,13 @@ class Acts:
             overdue = view.workload.is_noticed and view.workload.is_overdue
             if overdue or self._clock.now() >= give_up:
                 raise TransientError(f"{self._key} has not got to the end of it in time")
-            await self._clock.sleep_until(Instant(self._clock.now() + _LOOK_S))
+            await self._pause()
+
+    async def _pause(self) -> None:
+        """Let the watches tell more; a server that is away meanwhile may well come back."""
+        await self._clock.sleep_until(Instant(self._clock.now() + _LOOK_S))
+        with contextlib.suppress(TransientError):
+            await self._roster.ready(self._key.kind)
 
     async def _read(self) -> Workload:
         return await self._cluster.read(self._kind, self._key.name, self._key.namespace, Workload)
@@ -323,10 +341,6 @@ class Acts:
             else:
                 return
         raise TransientError(f"{self._key} changes faster than it can be scaled")
-
-
-def _is_of(edition: Edition, revision: str) -> bool:
-    return edition.template.revision == revision
 
 
 def _is_present(edition: Edition | None, workload: Workload) -> bool:

@@ -216,7 +216,7 @@ def _was_ready(pod: Pod) -> bool:
     return turned - _moment(pod.status.start_time) > _A_MOMENT
 
 
-def _moment(text: str) -> datetime:
+def _moment(text: str | None) -> datetime:
     """The cluster's times have whole seconds; empty: long ago."""
     return datetime.fromisoformat(text) if text else datetime.min.replace(tzinfo=UTC)
 

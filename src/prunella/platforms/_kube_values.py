@@ -52,7 +52,7 @@ class Condition(Struct, frozen=True):
     status: str = ""
     reason: str = ""
     message: str = ""
-    last_transition_time: str = ""
+    last_transition_time: str | None = None
 
 
 class _TemplateMeta(Struct, frozen=True):
@@ -178,6 +178,7 @@ class Edition(Object, frozen=True):
     metadata: Meta
     spec: _Body = _Body()
     data: _Data = _Data()
+    revision: int = 0  # of a ControllerRevision: the higher, the newer
 
     @property
     def template(self) -> Template:
@@ -209,14 +210,14 @@ class Waiting(Struct, frozen=True):
 
 
 class _Running(Struct, frozen=True):
-    started_at: str = ""
+    started_at: str | None = None
 
 
 class Terminated(Struct, frozen=True):
     exit_code: int = 0
     reason: str = ""
     message: str = ""
-    started_at: str = ""
+    started_at: str | None = None  # null: it never started
 
     def __str__(self) -> str:
         reason = f"{self.reason}, " if self.reason not in ("", "Error", "Completed") else ""
@@ -230,9 +231,8 @@ class ContainerState(Struct, frozen=True):
 
     @property
     def started_at(self) -> str:
-        if self.running is not None:
-            return self.running.started_at
-        return self.terminated.started_at if self.terminated is not None else ""
+        one = self.running or self.terminated
+        return (one.started_at if one is not None else None) or ""
 
 
 class ContainerStatus(Struct, frozen=True):
@@ -257,7 +257,7 @@ class _PodStatus(Struct, frozen=True):
     reason: str = ""
     message: str = ""
     address: str = msgspec.field(default="", name="podIP")
-    start_time: str = ""
+    start_time: str | None = None
     conditions: tuple[Condition, ...] = ()
     container_statuses: tuple[ContainerStatus, ...] = ()
     init_container_statuses: tuple[ContainerStatus, ...] = ()
