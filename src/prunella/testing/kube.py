@@ -49,7 +49,7 @@ class FakeCluster(Server):
             self._kinds.add(kind)
 
     def put(self, item: Mapping[str, Any], namespace: str = "default") -> Json:
-        """Make or replace an object with its status, as no client may; without one, it keeps its own."""
+        """Make or replace an object with its status, as no client may; without one it keeps its."""
         kind = self._kinds.named(dict(item))
         meta = item["metadata"]
         namespace = meta.get("namespace", namespace) if kind.namespaced else ""
