@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -19,8 +19,9 @@ import aiohttp
 from pydantic import AfterValidator
 
 from prunella.core.model import ServiceId
-from prunella.core.traffic import Valve
-from prunella.errors import ConflictError, PermanentError, TransientError
+from prunella.core.traffic import Flow, Valve
+from prunella.errors import ConflictError, PermanentError, PrunellaError, TransientError
+from prunella.ports import Remark, Route
 
 _LIMIT_BYTES = 32 * 2**20
 _SAID_CHARS = 200
@@ -208,3 +209,33 @@ def refuse_parts(kind: str, valve: Valve, before: Valve, *, shares: bool, shuts:
         raise PermanentError(f"this {kind} gateway lets all requests through or none")
     if not shuts and valve.shut != before.shut:
         raise PermanentError(f"this {kind} gateway cannot keep requests from one server")
+
+
+def route_of(routes: Mapping[ServiceId, Route], service: ServiceId) -> Route:
+    """Raises PermanentError: there is none."""
+    if service not in routes:
+        raise PermanentError(f"no service {service} is behind this gateway")
+    return routes[service]
+
+
+async def unknown_to(
+    observe: Callable[[], Awaitable[Mapping[ServiceId, Flow]]],
+    routes: Mapping[ServiceId, Route],
+    words: Callable[[Route], str],
+) -> Sequence[Remark]:
+    """A fault for each service that the gateway tells nothing of; or why it tells nothing at all.
+
+    Args:
+        observe: the gateway's own.
+        routes: what should be behind it.
+        words: what is wrong with one that it does not know.
+    """
+    try:
+        known = await observe()
+    except PrunellaError as error:
+        return [Remark(str(error), fault=True)]
+    return [
+        Remark(f"{service}: {words(route)}", fault=True)
+        for service, route in routes.items()
+        if service not in known
+    ]

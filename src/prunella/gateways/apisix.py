@@ -14,8 +14,8 @@ from pydantic import Field
 
 from prunella.core.model import Epoch, ServiceId
 from prunella.core.traffic import Flow, Traffic, Valve
-from prunella.errors import ConflictError, PermanentError, PrunellaError, TransientError
-from prunella.gateways._admin import Admin, Base, refuse_parts, share_of
+from prunella.errors import ConflictError, PermanentError, TransientError
+from prunella.gateways._admin import Admin, Base, refuse_parts, route_of, share_of, unknown_to
 from prunella.plugins import GatewayContext, GatewayPlugin
 from prunella.ports import Remark, Route
 from prunella.spec import GatewaySpec, RouteSpec
@@ -88,9 +88,7 @@ class ApisixGateway:
         epoch: Epoch,  # noqa: ARG002 - no fence
     ) -> None:
         refuse_parts(self.kind, valve, before, shares=True, shuts=False)
-        route = self._routes.get(service)
-        if route is None:
-            raise PermanentError(f"no service {service} is behind this gateway")
+        route = route_of(self._routes, service)
         path = f"/apisix/admin/{route.spec.on}/{route.spec.id}"
         found = await self._admin.ask("GET", path)
         if found.status == 404:
@@ -111,19 +109,14 @@ class ApisixGateway:
         await self._admin.close()
 
     async def examine(self) -> Sequence[Remark]:
-        try:
-            known = await self.observe()
-        except PrunellaError as error:
-            return [Remark(str(error), fault=True)]
-        return [
-            Remark(
-                f"{service}: APISIX has no {route.spec.id} among its {route.spec.on}, or "
-                f"it has a {_PLUGIN} of somebody else",
-                fault=True,
-            )
-            for service, route in self._routes.items()
-            if service not in known
-        ]
+        return await unknown_to(
+            self.observe,
+            self._routes,
+            lambda route: (
+                f"APISIX has no {route.spec.id} among its {route.spec.on}, or "
+                f"it has a {_PLUGIN} of somebody else"
+            ),
+        )
 
     def _wall_s(self) -> float:
         return self._clock.wall().timestamp()

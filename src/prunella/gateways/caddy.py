@@ -18,7 +18,7 @@ from pydantic import Field
 from prunella.core.model import Epoch, Instant, ServiceId
 from prunella.core.traffic import Flow, Server, Traffic, Valve
 from prunella.errors import ConflictError, PermanentError, PrunellaError, TransientError
-from prunella.gateways._admin import Admin, Base, share_of
+from prunella.gateways._admin import Admin, Base, route_of, share_of
 from prunella.gateways._caddy_config import Circuit, Place, places, proxy_of, read, write
 from prunella.gateways._caddy_metrics import Counts, counts, healthy
 from prunella.gateways._caddy_tagged import tagged
@@ -97,9 +97,7 @@ class CaddyGateway:
         lease_s: float,
         epoch: Epoch,  # noqa: ARG002 - Caddy's tags are the fence
     ) -> None:
-        route = self._routes.get(service)
-        if route is None:
-            raise PermanentError(f"no service {service} is behind this gateway")
+        route = route_of(self._routes, service)
         for _ in range(_TRIES):
             place = (await self._places()).get(route.spec.id)
             if place is None:

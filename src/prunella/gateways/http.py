@@ -18,8 +18,17 @@ from pydantic import AfterValidator, Field, model_validator
 
 from prunella.core.model import Epoch, Instant, ServiceId
 from prunella.core.traffic import OPEN_WIDE, Flow, Traffic, Valve
-from prunella.errors import PermanentError, PrunellaError, TransientError
-from prunella.gateways._admin import Admin, Answer, Headers, Url, refuse_parts, share_of
+from prunella.errors import PermanentError, TransientError
+from prunella.gateways._admin import (
+    Admin,
+    Answer,
+    Headers,
+    Url,
+    refuse_parts,
+    route_of,
+    share_of,
+    unknown_to,
+)
 from prunella.plugins import GatewayContext, GatewayPlugin
 from prunella.ports import Remark, Route
 from prunella.spec import GatewaySpec, Regex, RouteSpec, Spec
@@ -160,9 +169,7 @@ class HttpGateway:
         epoch: Epoch,  # noqa: ARG002 - no fence
     ) -> None:
         refuse_parts(self.kind, valve, before, shares=self.shares, shuts=False)
-        route = self._routes.get(service)
-        if route is None:
-            raise PermanentError(f"no service {service} is behind this gateway")
+        route = route_of(self._routes, service)
         present = await self._valve(service)
         wanted = share_of(service, present, before, valve)
         if wanted == present.share and (wanted == 100 or "{lease_s}" not in self._orders):
@@ -175,15 +182,11 @@ class HttpGateway:
         await self._admin.close()
 
     async def examine(self) -> Sequence[Remark]:
-        try:
-            known = await self.observe()
-        except PrunellaError as error:
-            return [Remark(str(error), fault=True)]
-        return [
-            Remark(f"{service}: the gateway knows no backend {route.spec.backend}", fault=True)
-            for service, route in self._routes.items()
-            if service not in known
-        ]
+        return await unknown_to(
+            self.observe,
+            self._routes,
+            lambda route: f"the gateway knows no backend {route.spec.backend}",
+        )
 
     async def _flows(self, services: Sequence[ServiceId]) -> Sequence[Flow | None]:
         backends = [self._routes[service].spec.backend for service in services]

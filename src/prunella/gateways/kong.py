@@ -15,8 +15,8 @@ from pydantic import Field
 
 from prunella.core.model import Epoch, ServiceId
 from prunella.core.traffic import Flow, Traffic, Valve
-from prunella.errors import PermanentError, PrunellaError, TransientError
-from prunella.gateways._admin import Admin, Base, refuse_parts, share_of
+from prunella.errors import PermanentError, TransientError
+from prunella.gateways._admin import Admin, Base, refuse_parts, share_of, unknown_to
 from prunella.plugins import GatewayContext, GatewayPlugin
 from prunella.ports import Remark, Route
 from prunella.spec import GatewaySpec, RouteSpec
@@ -106,15 +106,11 @@ class KongGateway:
         await self._admin.close()
 
     async def examine(self) -> Sequence[Remark]:
-        try:
-            known = await self.observe()
-        except PrunellaError as error:
-            return [Remark(str(error), fault=True)]
-        return [
-            Remark(f"{service}: Kong has no service {route.spec.service}", fault=True)
-            for service, route in self._routes.items()
-            if service not in known
-        ]
+        return await unknown_to(
+            self.observe,
+            self._routes,
+            lambda route: f"Kong has no service {route.spec.service}",
+        )
 
     async def _all(self, path: str) -> Sequence[Mapping[str, Any]]:
         """All pages of a list."""

@@ -17,8 +17,8 @@ from pydantic import Field
 
 from prunella.core.model import Epoch, Instant, ServiceId
 from prunella.core.traffic import Flow, Traffic, Valve
-from prunella.errors import PermanentError, PrunellaError, TransientError
-from prunella.gateways._admin import Admin, Base, refuse_parts, share_of
+from prunella.errors import PermanentError, TransientError
+from prunella.gateways._admin import Admin, Base, refuse_parts, route_of, share_of, unknown_to
 from prunella.plugins import GatewayContext, GatewayPlugin
 from prunella.ports import Remark, Route
 from prunella.spec import Duration, GatewaySpec, RouteSpec
@@ -82,9 +82,7 @@ class TraefikGateway:
         epoch: Epoch,  # noqa: ARG002 - no fence
     ) -> None:
         refuse_parts(self.kind, valve, before, shares=True, shuts=False)
-        route = self._routes.get(service)
-        if route is None:
-            raise PermanentError(f"no service {service} is behind this gateway")
+        route = route_of(self._routes, service)
         data = await self._data()
         present = _share(service, route, data)
         if present is None:
@@ -109,15 +107,11 @@ class TraefikGateway:
         folder = self._spec.folder
         if not os.access(folder, os.W_OK | os.X_OK):
             return [Remark(f"{folder} is no folder that can be written to", fault=True)]
-        try:
-            known = await self.observe()
-        except PrunellaError as error:
-            return [Remark(str(error), fault=True)]
-        return [
-            Remark(f"{service}: Traefik has no router {route.spec.router}", fault=True)
-            for service, route in self._routes.items()
-            if service not in known
-        ]
+        return await unknown_to(
+            self.observe,
+            self._routes,
+            lambda route: f"Traefik has no router {route.spec.router}",
+        )
 
     async def _data(self) -> Mapping[str, Any]:
         data = await self._admin.get("/api/rawdata")
