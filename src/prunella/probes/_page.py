@@ -7,7 +7,7 @@ import zlib
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from prunella.core.model import Cause
 from prunella.ports import Clock
@@ -15,7 +15,7 @@ from prunella.probes._exchange import ReadingExchange
 from prunella.probes._names import Names
 from prunella.probes._reach import reach
 from prunella.probes._tls import HttpTls, tls_context
-from prunella.probes._url import Url, build_request, check_headers, parse_url
+from prunella.probes._url import HeadersToSend, Url, UrlText, build_request
 from prunella.probes._wire import Tls, Trouble
 from prunella.spec import ProbeSpec
 
@@ -27,11 +27,11 @@ _TOO_LONG = Trouble(None, f"the answer is longer than {PAGE_CAP_BYTES >> 20} MiB
 class PageSpec(ProbeSpec):
     """Where figures are read."""
 
-    url: str = Field(description="What to ask for; http or https.")
+    url: UrlText = Field(description="What to ask for; http or https.")
     socket: Path | None = Field(
         default=None, description="Path of a unix socket to connect to instead of the URL's host."
     )
-    headers: dict[str, str] = Field(
+    headers: HeadersToSend = Field(
         default_factory=dict[str, str], description="Further request headers."
     )
     token_file: Path | None = Field(
@@ -39,18 +39,6 @@ class PageSpec(ProbeSpec):
         description="File with a bearer token to send; read anew for each request.",
     )
     tls: HttpTls = Field(default_factory=HttpTls, description="TLS settings for https.")
-
-    @field_validator("url")
-    @classmethod
-    def _can_be_asked(cls, value: str) -> str:
-        parse_url(value)
-        return value
-
-    @field_validator("headers")
-    @classmethod
-    def _can_be_sent(cls, value: dict[str, str]) -> dict[str, str]:
-        check_headers(value)
-        return value
 
     @model_validator(mode="after")
     def _says_once_who_asks(self) -> PageSpec:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
+
+from pydantic import AfterValidator
 
 _PORTS = {"http": 80, "https": 443}
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -66,7 +68,12 @@ def resolve_location(base: Url, location: bytes) -> Url:
     return parse_url(urljoin(f"{base.scheme}://{base.authority}{base.path}", text))
 
 
-def check_headers(headers: Mapping[str, str]) -> None:
+def _can_be_asked(text: str) -> str:
+    parse_url(text)
+    return text
+
+
+def _can_be_sent(headers: dict[str, str]) -> dict[str, str]:
     """Refuse headers that would break the request or that the probe sets itself.
 
     Raises:
@@ -83,6 +90,11 @@ def check_headers(headers: Mapping[str, str]) -> None:
             value.encode("latin-1")
         except UnicodeEncodeError as error:
             raise ValueError(f"the value of the header {name} is not Latin-1") from error
+    return headers
+
+
+UrlText = Annotated[str, AfterValidator(_can_be_asked)]
+HeadersToSend = Annotated[dict[str, str], AfterValidator(_can_be_sent)]
 
 
 def build_request(

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, ClassVar, cast
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from prunella.core.model import Cause, Observation
 from prunella.plugins import ProbeContext, ProbePlugin
@@ -23,7 +23,14 @@ from prunella.probes._names import Names
 from prunella.probes._number import FoundNumber, Reading, weigh
 from prunella.probes._reach import reach, settled
 from prunella.probes._tls import HttpTls, tls_context
-from prunella.probes._url import Url, build_request, check_headers, parse_url, resolve_location
+from prunella.probes._url import (
+    HeadersToSend,
+    Url,
+    UrlText,
+    build_request,
+    parse_url,
+    resolve_location,
+)
 from prunella.probes._wire import Tls, Trouble, observe
 from prunella.spec import ProbeSpec, Regex, Spec
 
@@ -91,12 +98,12 @@ class HttpExpect(Spec):
 class HttpSpec(ProbeSpec):
     """Ask an HTTP server and judge its answer."""
 
-    url: str = Field(description="What to ask for; http or https.")
+    url: UrlText = Field(description="What to ask for; http or https.")
     socket: Path | None = Field(
         default=None, description="Path of a unix socket to connect to instead of the URL's host."
     )
     method: str = Field(default="GET", pattern=r"^[A-Z]{1,20}$", description="Request method.")
-    headers: dict[str, str] = Field(
+    headers: HeadersToSend = Field(
         default_factory=dict[str, str], description="Further request headers."
     )
     body: str | None = Field(default=None, description="Request body, sent as UTF-8.")
@@ -112,18 +119,6 @@ class HttpSpec(ProbeSpec):
         default=False, description="Keep the connection between checks. Default: a fresh one each."
     )
     tls: HttpTls = Field(default_factory=HttpTls, description="TLS settings for https.")
-
-    @field_validator("url")
-    @classmethod
-    def _can_be_asked(cls, value: str) -> str:
-        parse_url(value)
-        return value
-
-    @field_validator("headers")
-    @classmethod
-    def _can_be_sent(cls, value: dict[str, str]) -> dict[str, str]:
-        check_headers(value)
-        return value
 
     @model_validator(mode="after")
     def _has_a_body_to_judge(self) -> HttpSpec:
