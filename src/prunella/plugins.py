@@ -156,9 +156,6 @@ class StorePlugin:
     open: Callable[[str, bool], Store]
 
 
-Plugin = ProbePlugin | PlatformPlugin | GatewayPlugin | ReleasePlugin | StorePlugin
-
-
 def _found(package: str) -> Mapping[str, Any]:
     modules = [
         import_module(f"{package}.{module.name}")

@@ -46,7 +46,6 @@ class _Health(_Answer):
 
 class _State(_Answer):
     status: str
-    restarting: bool = False
     oom_killed: bool = Field(default=False, alias="OOMKilled")
     pid: int = 0
     exit_code: int = 0

@@ -47,7 +47,6 @@ class Effect(NamedTuple):
     service: ServiceId
     kind: ActionKind
     epoch: Epoch
-    was_well: bool
 
 
 @dataclass(slots=True)
@@ -226,8 +225,7 @@ class SimService:
         if not self._to_do(action):
             return
         now = self.clock.now()
-        well = self._present() is Ailment.NONE and now - self.started >= self.warm_up_s
-        self.effects.append(Effect(now, self.id, action.kind, epoch, well))
+        self.effects.append(Effect(now, self.id, action.kind, epoch))
         if self.broken_platform:
             raise TransientError("the platform refused")
         if self.acks_only:
