@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 import msgspec
@@ -36,7 +36,6 @@ class Api:
     Attributes:
         denied: pairs of a verb and a plural, with ``/`` and a subresource where that is meant.
         snapshot: what gets and lists are answered from, with its version; None: from the store.
-        gone: is told of what has been marked as about to go.
     """
 
     def __init__(self, store: Store, kinds: Kinds) -> None:
@@ -44,7 +43,6 @@ class Api:
         self.kinds = kinds
         self.denied: set[tuple[str, str]] = set()
         self.snapshot: tuple[int, Mapping[Key, Json]] | None = None
-        self.gone: Callable[[Key], None] = lambda _key: None
         self._pages: dict[str, tuple[str, list[Json]]] = {}
 
     def check(self, request: web.Request, place: Place) -> None:
@@ -201,11 +199,10 @@ class Api:
             raise outdated(key)
         if place.kind == NAMESPACE:
             for one in [one for one in self.store.objects if one.namespace == key.name]:
-                self.store.remove(one)
+                if one in self.store.objects:  # not gone with its owner by now
+                    self.store.remove(one)
         if key.plural == "pods" and options.get("gracePeriodSeconds") != 0:
-            marked = self.store.mark(key, options.get("gracePeriodSeconds", 30))
-            self.gone(key)
-            return marked
+            return self.store.mark(key, options.get("gracePeriodSeconds", 30))
         removed = self.store.remove(key)
         if place.kind == CRD:
             spec = removed["spec"]

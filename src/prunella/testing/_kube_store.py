@@ -36,6 +36,9 @@ class Change(NamedTuple):
     raw: bytes
 
 
+Reactor = Callable[[Key, Json | None, Json | None], None]
+
+
 class Store:
     """Objects with one counter of versions for all, as etcd has it."""
 
@@ -45,7 +48,7 @@ class Store:
         self.objects: dict[Key, Json] = {}
         self.history: deque[Change] = deque(maxlen=_HISTORY)
         self.listeners: list[Callable[[Change], None]] = []
-        self.reactors: list[Callable[[Key], None]] = []  # controllers, from whom nothing is hidden
+        self.reactors: list[Reactor] = []  # controllers, from whom nothing is hidden
         self.skipped = 0  # so many of the next changes are told to nobody
         self._wall = wall
         self._of_kind: dict[tuple[str, str], dict[Key, Json]] = {}
@@ -137,7 +140,7 @@ class Store:
         self._of_kind[key.kind].pop(key)
         self._own(key, old, None)
         self._tell(key, old, None, last)
-        self._react(key)
+        self._react(key, old, None)
         return last
 
     def forget(self) -> None:
@@ -159,12 +162,12 @@ class Store:
         self._of_kind.setdefault(key.kind, {})[key] = new
         self._own(key, old, new)
         self._tell(key, old, new, new)
-        self._react(key)
+        self._react(key, old, new)
         return new
 
-    def _react(self, key: Key) -> None:
+    def _react(self, key: Key, old: Json | None, new: Json | None) -> None:
         for reactor in self.reactors:
-            reactor(key)
+            reactor(key, old, new)
 
     def _own(self, key: Key, old: Json | None, new: Json | None) -> None:
         for uid in _owners(old):

@@ -14,9 +14,11 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from prunella.kube.kinds import Json, Kind
+from prunella.kube.kinds import DEPLOYMENT, NODE, POD, Json, Kind
+from prunella.testing._kube_control import Controllers
 from prunella.testing._kube_fill import filled
 from prunella.testing._kube_kinds import NAMESPACE
+from prunella.testing._kube_pods import CRASHED, OUT_OF_MEMORY, Node
 from prunella.testing._kube_refusals import Key
 from prunella.testing._kube_select import selection
 from prunella.testing._kube_server import Server
@@ -27,21 +29,68 @@ __all__ = ["FakeCluster"]
 class FakeCluster(Server):
     """One API server with what it holds, as a test sees and sets it.
 
+    With `controllers`, it does what a cluster does: Deployments, StatefulSets and DaemonSets have
+    pods, which run on the node ``node1`` as their images say (see `_kube_pods`).
+
     Attributes:
         grace_s: so long a pod that was deleted stays.
+        node: `start_s` and `backoff_s` of its containers.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, controllers: bool = True) -> None:
         super().__init__()
         self.grace_s = 0.05
+        self.node = Node(self._store)
+        self._controllers = Controllers(self._store)
         self._timers: set[asyncio.TimerHandle] = set()
-        self._api.gone = self._remove_later
+        self._store.reactors.append(self._end)
+        if controllers:
+            self._store.reactors += [self.node.react, self._controllers.react]
+            self.put_node("node1")
 
-    async def stop(self) -> None:
-        for timer in self._timers:
+    async def __aexit__(self, *_: object) -> None:
+        for timer in (*self._timers, *self.node.timers):
             timer.cancel()
-        self._timers.clear()
+        self._controllers.stop()
         await super().stop()
+
+    # What becomes of things --------------------------------------------------------------------
+
+    def crash(self, name: str, namespace: str = "default", *, times: int = 1) -> None:
+        """The container of a pod ends with exit code 1, the last of so many times now.
+
+        It is started again at once the first time, and after the node's back-off the next times.
+        """
+        self.node.end_often(_key(POD, name, namespace), CRASHED, times)
+
+    def oom(self, name: str, namespace: str = "default", *, times: int = 1) -> None:
+        """As `crash`, for want of memory."""
+        self.node.end_often(_key(POD, name, namespace), OUT_OF_MEMORY, times)
+
+    def unready(self, name: str, namespace: str = "default") -> None:
+        """A pod's readiness probe fails from now on, until `recover`."""
+        self.node.set_ready(_key(POD, name, namespace), ready=False)
+
+    def recover(self, name: str, namespace: str = "default") -> None:
+        """A pod runs and is ready, whatever it was."""
+        self.node.set_ready(_key(POD, name, namespace), ready=True)
+
+    def deadline(self, name: str, namespace: str = "default") -> None:
+        """A Deployment's rollout is taking too long, unless it is complete."""
+        self._controllers.deadline(_key(DEPLOYMENT, name, namespace))
+
+    def put_node(self, name: str, *, ready: bool = True) -> None:
+        """Pods are placed only where a node is ready."""
+        told = {"type": "Ready", "status": "True" if ready else "False", "reason": "KubeletReady"}
+        status = {
+            "conditions": [{**told, "lastTransitionTime": self._store.now()}],
+            "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+        }
+        labels = {"kubernetes.io/hostname": name}
+        meta = {"name": name, "labels": labels}
+        self.put({"apiVersion": "v1", "kind": NODE.name, "metadata": meta, "status": status})
+
+    # What it holds -----------------------------------------------------------------------------
 
     def register(self, *kinds: Kind) -> None:
         """Know more kinds, as if their CustomResourceDefinitions were there."""
@@ -49,7 +98,10 @@ class FakeCluster(Server):
             self._kinds.add(kind)
 
     def put(self, item: Mapping[str, Any], namespace: str = "default") -> Json:
-        """Make or replace an object with its status, as no client may; without one it keeps its."""
+        """Make or replace an object with its status, as no client may.
+
+        Without a status, it keeps its own.
+        """
         kind = self._kinds.named(dict(item))
         meta = item["metadata"]
         namespace = meta.get("namespace", namespace) if kind.namespaced else ""
@@ -76,8 +128,13 @@ class FakeCluster(Server):
         """Remove an object at once."""
         self._store.remove(_key(kind, name, namespace))
 
-    def _remove_later(self, key: Key) -> None:
-        uid = self._store.get(key)["metadata"]["uid"]
+    def _end(self, key: Key, old: Json | None, new: Json | None) -> None:
+        """Pods are gone a moment after they were told to go."""
+        if key.plural != "pods" or new is None or "deletionTimestamp" not in new["metadata"]:
+            return
+        if old is None or "deletionTimestamp" in old["metadata"]:
+            return
+        uid = new["metadata"]["uid"]
 
         def remove() -> None:
             self._timers.discard(timer)
