@@ -1,7 +1,8 @@
 """From the pods of a workload to its instances: what runs, what has failed, and whose fault it is.
 
-The kubelet has the first turn: a container that has just ended is none of ours until the kubelet
-puts it off. A pod that has not come up yet is in no state: that it is lacking shows in the number.
+The kubelet has the first turn: a container that has just ended is none of ours until it is put
+off, which shows in the kubelet's own words only ten seconds later. A pod that has not come up yet
+is in no state: that it is lacking shows in the number.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ _UNOBTAINABLE = frozenset(
     }
 )
 _TRIED_AGAIN = frozenset({"ErrImagePull"})  # the first time that is no more than a try
+_FIRST_TURN = timedelta(seconds=1)  # in which the kubelet restarts what it does not put off
+_NO_TURN = timedelta(seconds=0.2)  # where it will: this is not the first end within
+_MEMORY = timedelta(minutes=10)
 _A_MOMENT = timedelta(seconds=2)
 _LENGTH = 200  # characters of the cluster's own words
 
@@ -84,6 +88,7 @@ class Setting(NamedTuple):
         has_rival: a pod of another version is ready.
         sick_node: why its node is not well; empty when it is.
         was_out: its run was out of order when it was last looked at.
+        ended_at: when one of its containers was seen to have ended; None: all run.
     """
 
     workload: Workload
@@ -92,6 +97,7 @@ class Setting(NamedTuple):
     has_rival: bool
     sick_node: str
     was_out: bool
+    ended_at: datetime | None
     now: datetime
     port: str
 
@@ -111,11 +117,14 @@ def read(name: InstanceId, pod: Pod, setting: Setting) -> Reading:
     for one in (*pod.status.init_container_statuses, *pod.status.container_statuses):
         if words := _trouble(one, was_out=setting.was_out):
             reason = one.state.waiting.reason if one.state.waiting is not None else ""
-            never = setting.is_newest and setting.has_rival and not _was_ready(pod)
-            blames = reason in _UNOBTAINABLE | _TRIED_AGAIN or never
+            blames = reason in _UNOBTAINABLE | _TRIED_AGAIN or _blames(pod, setting)
             return Reading(
                 _instance(name, pod, setting, InstanceState.EXITED, words, blames=blames)
             )
+    if setting.ended_at is not None and _has_begun(pod):
+        again = pod.restart_count > 0 and setting.now - _moment(pod.started_at) < _MEMORY
+        turn = _NO_TURN if again else _FIRST_TURN
+        return _ended(name, pod, setting, setting.ended_at + turn)
     overdue_at = _moment(max(pod.started_at, pod.metadata.creation_timestamp)) + timedelta(
         seconds=setting.workload.deadline_s
     )
@@ -125,6 +134,15 @@ def read(name: InstanceId, pod: Pod, setting: Setting) -> Reading:
     if pod.is_ready:
         return Reading(_instance(name, pod, setting, InstanceState.RUNNING, verdict=Verdict.PASS))
     return _unready(name, pod, setting, None if is_late else overdue_at)
+
+
+def _ended(name: InstanceId, pod: Pod, setting: Setting, until: datetime) -> Reading:
+    """The kubelet is about to start it again, unless that has taken too long already."""
+    words = _ending(pod)
+    if setting.now < until and not setting.was_out:
+        return Reading(_instance(name, pod, setting, InstanceState.RUNNING, words), until)
+    words, blames = f"{words}; the kubelet has put it off", _blames(pod, setting)
+    return Reading(_instance(name, pod, setting, InstanceState.EXITED, words, blames=blames))
 
 
 def _starting(name: InstanceId, pod: Pod, setting: Setting, until: datetime | None) -> Reading:
@@ -141,18 +159,16 @@ def _unready(name: InstanceId, pod: Pod, setting: Setting, until: datetime | Non
     """It runs, and its own check fails, or has not passed yet."""
     ready = pod.condition("Ready")
     was_ready = _moment(ready.last_transition_time) > _moment(pod.started_at)
-    words = setting.sick_node or _cut(_ending(pod) or ready.message)
-    ended = any(one.state.terminated for one in pod.status.container_statuses)
+    words = setting.sick_node or _cut(ready.message)
     if setting.sick_node:
         verdict: Verdict | None = Verdict.FAIL
-    elif ended or (not was_ready and until is not None):
-        verdict = None  # the kubelet is at it
+    elif not was_ready and until is not None:
+        verdict = None
     else:
         verdict = Verdict.FAIL
-    blames = verdict is Verdict.FAIL and setting.is_newest and setting.has_rival
-    never = blames and not was_ready and not setting.sick_node
+    blames = verdict is Verdict.FAIL and not setting.sick_node and _blames(pod, setting)
     found = _instance(
-        name, pod, setting, InstanceState.RUNNING, words, verdict=verdict, blames=never
+        name, pod, setting, InstanceState.RUNNING, words, verdict=verdict, blames=blames
     )
     return Reading(found, until if verdict is None else None)
 
@@ -206,6 +222,11 @@ def _has_begun(pod: Pod) -> bool:
     """Whether all its containers run, or have run."""
     statuses = pod.status.container_statuses
     return bool(statuses) and all(one.state.started_at for one in statuses)
+
+
+def _blames(pod: Pod, setting: Setting) -> bool:
+    """Whether its version is at fault: none of it was ever well, beside another one that is."""
+    return setting.is_newest and setting.has_rival and not _was_ready(pod)
 
 
 def _was_ready(pod: Pod) -> bool:

@@ -298,6 +298,11 @@ class Pod(Object, frozen=True):
     def is_ready(self) -> bool:
         return self.condition("Ready").status == "True"
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether one of its containers has, and has not begun anew."""
+        return any(one.state.terminated is not None for one in self.status.container_statuses)
+
     def port(self, name: str) -> int:
         """Its port of that name, or else the first one; 0: it has none."""
         ports = [one for each in self.spec.containers for one in each.ports]

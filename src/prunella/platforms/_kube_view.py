@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ class View(NamedTuple):
     Attributes:
         pods: those that are not ending, by the name that each has as an instance.
         editions: what each pod was made from, by the pod's uid.
+        revision: that is there.
         until: when time alone may change what is said of them; None: it will not.
         stamp: of the roster.
     """
@@ -31,6 +32,7 @@ class View(NamedTuple):
     editions: Mapping[str, Edition]
     instances: tuple[Instance, ...]
     desired: int
+    revision: str
     until: datetime | None
     stamp: int
 
@@ -41,12 +43,8 @@ class View(NamedTuple):
 
     @property
     def status(self) -> Status:
-        """A version is there when there is a pod of it, not when somebody has asked for it."""
-        wanted = self.workload.revision
-        present = [self.revision_of(one) for one in self.active]
-        runs = [one.revision for one in self.instances if one.state is InstanceState.RUNNING]
-        there = wanted if wanted in present or not present else next(iter([*runs, *present]))
-        return Status(self.instances, self.desired, there or None, self.workload.identity)
+        revision = self.revision or None
+        return Status(self.instances, self.desired, revision, self.workload.identity)
 
     def revision_of(self, pod: Pod) -> str:
         edition = self.editions.get(pod.metadata.uid)
@@ -65,6 +63,8 @@ class Views:
         self._port = port
         self._slots = Slots(key.name, key.kind)
         self._out: frozenset[str] = frozenset()  # runs that are out of order
+        self._ended: Mapping[str, datetime] = {}  # runs that have ended, and when that was seen
+        self._revision = ""  # that is there
         self._last: View | None = None
 
     def look(self, roster: Roster, now: datetime) -> View:
@@ -91,6 +91,11 @@ class Views:
             for pod, _ in found
             if pod.is_ready and not pod.is_ending
         }
+        self._ended = {
+            pod.identity: self._ended.get(pod.identity, now)
+            for pod in pods.values()
+            if pod.has_ended
+        }
         readings = [
             read(
                 name,
@@ -102,6 +107,7 @@ class Views:
                     has_rival=bool(ready - {workload.revision}),
                     sick_node=roster.sick_node(pod.spec.node_name),
                     was_out=pod.identity in self._out,
+                    ended_at=self._ended.get(pod.identity),
                     now=now,
                     port=self._port,
                 ),
@@ -113,7 +119,30 @@ class Views:
             one.identity for one in instances if one.state is InstanceState.EXITED
         )
         until = min((one.until for one in readings if one.until is not None), default=None)
-        return View(workload, scaler, pods, editions, instances, desired, until, stamp)
+        self._revision = self._there(workload, instances, revisions.values())
+        return View(
+            workload, scaler, pods, editions, instances, desired, self._revision, until, stamp
+        )
+
+    def _there(
+        self, workload: Workload, instances: Sequence[Instance], present: Iterable[str]
+    ) -> str:
+        """A version is there when something of it has come up, or has failed to.
+
+        Not before: what is still starting beside the version before proves nothing, and must not
+        soak. It stays there as long as it is wanted and there is a pod of it.
+        """
+        wanted = workload.revision
+        if wanted == self._revision and wanted in present:
+            return wanted
+        told = [
+            one.revision
+            for one in instances
+            if one.state is InstanceState.EXITED or one.verdict is not None
+        ]
+        running = [one.revision for one in instances if one.state is InstanceState.RUNNING]
+        others = [one for one in running if one not in ("", wanted)]
+        return wanted if wanted in told or not others else others[0]
 
     def _desired(self, workload: Workload, scaler: Scaler | None) -> int:
         """How many pods there should be; where we have raised the least number, that is it."""

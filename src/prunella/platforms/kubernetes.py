@@ -7,13 +7,14 @@ start is rolled back, and what is overloaded gets more pods.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from prunella.core.model import Action, ActionKind, Epoch, InstanceId, Scope, Status
+from prunella.core.model import Action, ActionKind, Epoch, InstanceId, Instant, Scope, Status
 from prunella.errors import PermanentError, PrunellaError
 from prunella.platforms._facts import Teller
 from prunella.platforms._kube_acts import Acts
@@ -30,6 +31,7 @@ from prunella.spec import Duration, Spec
 
 _CAN = (ActionKind.RESTART, *SCALING, ActionKind.ROLLBACK)
 
+_TICK_S = 0.005
 _TESTIFYING = 3  # pods, where none is named
 
 
@@ -88,6 +90,7 @@ class KubernetesPlatform:
         self._teller = Teller(context)
         self._view: View | None = None  # as it was last seen
         self._is_acting = False
+        self._later: asyncio.Task[None] | None = None  # looks again when time has changed it
 
     @property
     def capabilities(self) -> Mapping[ActionKind, Scope]:
@@ -158,6 +161,8 @@ class KubernetesPlatform:
 
     async def close(self) -> None:
         roster, self._roster = self._roster, None
+        if self._later is not None:
+            self._later.cancel()
         if roster is not None:
             roster.ignore(self._key, self._on_news)
             await leave_roster(roster)
@@ -195,8 +200,24 @@ class KubernetesPlatform:
         return self._roster
 
     def _look(self, roster: Roster) -> View:
-        self._view = self._views.look(roster, self._context.clock.wall())
+        before, now = self._view, self._context.clock.wall()
+        self._view = self._views.look(roster, now)
+        if self._view is not before and self._view.until is not None:
+            self._look_again((self._view.until - now).total_seconds())
         return self._view
+
+    def _look_again(self, after_s: float) -> None:
+        """What nothing is told of: that something has not happened for so long."""
+        if self._later is not None:
+            self._later.cancel()
+        clock = self._context.clock
+
+        async def look() -> None:
+            await clock.sleep_until(Instant(clock.now() + after_s + _TICK_S))
+            self._later = None
+            self._on_news()
+
+        self._later = asyncio.get_running_loop().create_task(look())
 
     def _on_news(self) -> None:
         """Something is new about it: say what, unless it is our own doing."""
