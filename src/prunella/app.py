@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -21,6 +21,9 @@ from prunella.errors import PrunellaError
 from prunella.runtime.clock import SystemClock
 from prunella.runtime.orchestrator import SelfHealingOrchestrator
 from prunella.runtime.systemd import ServiceManager
+
+if TYPE_CHECKING:
+    from prunella.api.server import HttpServer
 
 _log = structlog.get_logger("prunella.app")
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
@@ -92,15 +95,10 @@ async def _serve(config: Config, *, observe: bool) -> int:
     manager = ServiceManager.taken_from(os.environ)
     stop = _signals(orchestrator, config.path, manager, observe=observe)
     await orchestrator.open()
-    server = None
+    servers: list[HttpServer] = []
     dog: asyncio.Task[None] | None = None
     try:
-        if config.api is not None:
-            from prunella.api.server import ApiServer  # noqa: PLC0415 - no API, no web framework
-
-            server = ApiServer(orchestrator, *config.api)
-            host, port = await server.start()
-            _log.info("api", listen=f"{host}:{port}")
+        await _answer(orchestrator, config, servers)
         await orchestrator.start_monitoring()
         gc.collect()
         gc.freeze()  # what was built at the start stays: walking it again only stalls the loop
@@ -112,9 +110,25 @@ async def _serve(config: Config, *, observe: bool) -> int:
         manager.tell("STOPPING=1")
         if dog is not None:
             dog.cancel()
-        if server is not None:
+        for server in servers:
             await server.stop()
         await orchestrator.stop_monitoring()
+
+
+async def _answer(
+    orchestrator: SelfHealingOrchestrator, config: Config, servers: list[HttpServer]
+) -> None:
+    """Start what the configuration has of servers; those that run are added, also if one fails."""
+    if config.api is None:
+        return
+    from prunella.api.server import ApiServer, MonitoringServer  # noqa: PLC0415 - no API, no web
+
+    servers.append(ApiServer(orchestrator, *config.api))
+    if config.monitoring is not None:
+        servers.append(MonitoringServer(orchestrator, *config.monitoring))
+    for server in servers:
+        host, port = await server.start()
+        _log.info("api", **{server.key: f"{host}:{port}"})
 
 
 async def _until_stopped(orchestrator: SelfHealingOrchestrator, stop: asyncio.Event) -> int:

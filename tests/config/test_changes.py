@@ -29,6 +29,7 @@ BOTH = (SHOP, BASKET)
         (OLD + "defaults: {grace: 10s}\n", Changes()),
         (OLD.replace("[a]}", "[a], replicas: 1}"), Changes()),
         (OLD + "api: off\n", Changes(restart_needed=("api",))),
+        (OLD + "api: {monitoring: 0.0.0.0:9110}\n", Changes(restart_needed=("api",))),
         (OLD + "store: sqlite:////x.db\n", Changes(restart_needed=("store",))),
         (OLD + "state_dir: /x\n", Changes(restart_needed=("store", "state_dir"))),
         (OLD + "retention: 1d\nfleet: {pace: 1s}\n", Changes()),

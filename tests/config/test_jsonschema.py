@@ -14,7 +14,7 @@ jsonschema_rs = pytest.importorskip("jsonschema_rs")
 SOUND: dict[str, Any] = {
     "store": "sqlite:///p.db",
     "state_dir": "./state",
-    "api": {"listen": "127.0.0.1:7110"},
+    "api": {"listen": "127.0.0.1:7110", "monitoring": "0.0.0.0:9110"},
     "retention": "90d",
     "defaults": {"interval": "5s", "timeout": 2, "heal": "off", "guards": {"fall": 3}},
     "fleet": {
@@ -106,6 +106,7 @@ EDITS: list[tuple[str, Any]] = [
     ("fleet/storm/share", "x"),
     ("api", "on"),
     ("api/listen", 7110),
+    ("api/monitoring", 9110),
 ]
 
 

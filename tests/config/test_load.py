@@ -280,6 +280,22 @@ def test_the_api_never_listens_for_other_machines(
     assert line.startswith("p.yaml:1:15: ")
 
 
+@pytest.mark.parametrize(
+    ("api", "address"),
+    [
+        ("off", None),
+        ("{}", None),
+        ("{monitoring: 0.0.0.0:9110}", ("0.0.0.0", 9110)),
+        ("{monitoring: '[::]:9110'}", ("::", 9110)),
+        ("{monitoring: 10.0.0.1:0}", ("10.0.0.1", 0)),
+    ],
+)
+def test_others_may_ask_how_we_are_only_where_they_are_let(
+    api: str, address: tuple[str, int] | None, config_of: ConfigOf
+) -> None:
+    assert config_of(f"api: {api}\n" + SHOP % "name: x").monitoring == address
+
+
 def test_a_frozen_configuration_cannot_be_changed(config_of: ConfigOf) -> None:
     config = config_of(SHOP % "name: x")
     with pytest.raises(TypeError):

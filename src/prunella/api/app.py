@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 
 import prunella.api
+from prunella.api import monitoring
 from prunella.api.gate import Gate
 from prunella.api.hub import Hub
 from prunella.api.port import Orchestrator
@@ -49,6 +50,15 @@ def create_app(orchestrator: Orchestrator) -> FastAPI:
     app.add_middleware(Gate)
     for router in _routers():
         app.include_router(router, responses=_TROUBLES)
+    return app
+
+
+def create_monitoring(orchestrator: Orchestrator) -> FastAPI:
+    """What anybody may ask of `orchestrator`: its metrics, whether it lives and is ready."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.state.orchestrator = orchestrator
+    answer_troubles(app)
+    app.include_router(monitoring.ROUTER)
     return app
 
 

@@ -1,4 +1,4 @@
-"""The API's server: a thread and an event loop of its own, so that no request delays healing."""
+"""The servers: each a thread and an event loop of its own, so that no request delays healing."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import threading
 from concurrent.futures import Future
 
 import uvicorn
+from starlette.types import ASGIApp
 
-from prunella.api.app import create_app
+from prunella.api.app import create_app, create_monitoring
 from prunella.api.gate import is_loopback
 from prunella.api.hub import Hub
 from prunella.api.port import Orchestrator
@@ -32,14 +33,21 @@ class _Server(uvicorn.Server):
             self._accepting.set_result(None)
 
 
-class ApiServer:
-    """HTTP for one orchestrator, on a loopback address."""
+class HttpServer:
+    """One application on one address.
 
-    def __init__(self, orchestrator: Orchestrator, host: str, port: int) -> None:
-        self._app = create_app(orchestrator)
-        self.hub: Hub = self._app.state.hub
+    Args:
+        app: what answers.
+        host: a name or an address of this machine.
+        port: 0 takes any free one.
+        key: of the configuration, where that address can be changed.
+    """
+
+    def __init__(self, app: ASGIApp, host: str, port: int, *, key: str) -> None:
+        self._app = app
         self._host = host
         self._port = port
+        self.key = key
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -49,7 +57,7 @@ class ApiServer:
         Raises:
             PermanentError: the address is in use, not allowed, or not of this machine.
         """
-        listener = _listen(self._host, self._port)
+        listener = _listen(self._host, self._port, self.key)
         accepting: Future[None] = Future()
         config = uvicorn.Config(
             self._app,
@@ -74,13 +82,42 @@ class ApiServer:
         return host, port
 
     async def stop(self) -> None:
-        """End all streams, let requests finish for a moment, and stop listening."""
+        """Let requests finish for a moment, and stop listening; once more does nothing."""
         if self._server is None or self._thread is None:
             return
-        self.hub.close()
         self._server.should_exit = True
         await asyncio.to_thread(self._thread.join)
         self._server = self._thread = None
+
+
+class ApiServer(HttpServer):
+    """HTTP for one orchestrator, on a loopback address."""
+
+    def __init__(self, orchestrator: Orchestrator, host: str, port: int) -> None:
+        app = create_app(orchestrator)
+        super().__init__(app, host, port, key="listen")
+        self.hub: Hub = app.state.hub
+
+    async def start(self) -> tuple[str, int]:
+        if not is_loopback(self._host):
+            raise PermanentError(
+                f"the API must not listen on {self._host}: only loopback addresses (127.0.0.1, "
+                "::1, localhost) are allowed until there is access control"
+            )
+        return await super().start()
+
+    async def stop(self) -> None:
+        """End all streams as well."""
+        if self._server is not None:
+            self.hub.close()
+        await super().stop()
+
+
+class MonitoringServer(HttpServer):
+    """For those who watch Prunella from other machines; they can ask, and order nothing."""
+
+    def __init__(self, orchestrator: Orchestrator, host: str, port: int) -> None:
+        super().__init__(create_monitoring(orchestrator), host, port, key="monitoring")
 
 
 def _serve(server: _Server, listener: socket.socket, accepting: Future[None]) -> None:
@@ -92,12 +129,7 @@ def _serve(server: _Server, listener: socket.socket, accepting: Future[None]) ->
         listener.close()
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    if not is_loopback(host):
-        raise PermanentError(
-            f"the API must not listen on {host}: only loopback addresses (127.0.0.1, ::1, "
-            "localhost) are allowed until there is access control"
-        )
+def _listen(host: str, port: int, key: str) -> socket.socket:
     address = "127.0.0.1" if host.lower() == "localhost" else host
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -107,16 +139,16 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.listen(128)
     except OSError as error:
         listener.close()
-        raise PermanentError(_why_not(host, port, error)) from error
+        raise PermanentError(_why_not(host, port, key, error)) from error
     listener.settimeout(0.0)
     return listener
 
 
-def _why_not(host: str, port: int, error: OSError) -> str:
+def _why_not(host: str, port: int, key: str, error: OSError) -> str:
     shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if error.errno == errno.EADDRINUSE:
         return (
             f"the API cannot listen on {shown}: port {port} is in use; stop what listens there, "
-            "or choose another port with api: {listen: " + f"{host}:PORT" + "} in the configuration"
+            "or choose another port with api: {" + f"{key}: {host}:PORT" + "} in the configuration"
         )
     return f"the API cannot listen on {shown}: {error.strerror or error}"

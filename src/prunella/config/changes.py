@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from prunella.config.model import Config, ServiceConfig
 from prunella.core.model import ServiceId
 
+# Top-level keys, and what they give to a configuration.
+_LASTING = {"store": ("store",), "state_dir": ("state_dir",), "api": ("api", "monitoring")}
+
 
 @dataclass(frozen=True, slots=True)
 class Changes:
@@ -34,7 +37,9 @@ def changes(old: Config, new: Config) -> Changes:
             and (old.services[id_] != service or _other_gateway(service, old, new))
         ),
         restart_needed=tuple(
-            key for key in ("store", "state_dir", "api") if getattr(old, key) != getattr(new, key)
+            key
+            for key, parts in _LASTING.items()
+            if any(getattr(old, part) != getattr(new, part) for part in parts)
         ),
     )
 

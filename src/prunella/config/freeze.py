@@ -27,6 +27,9 @@ def freeze(checked: Checked, path: Path | None) -> Config:
         store=default_store if file.store is None else absolute_store(file.store, folder),
         state_dir=state_dir,
         api=None if file.api is None else schema.listen_address(file.api.listen),
+        monitoring=None
+        if file.api is None or file.api.monitoring is None
+        else schema.monitoring_address(file.api.monitoring),
         retention_s=file.retention,
         fleet=_fleet(file.fleet),
         services=MappingProxyType(

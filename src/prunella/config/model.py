@@ -69,6 +69,7 @@ class Config:
         store: URL of the store; no part of it is relative.
         state_dir: absolute; need not exist.
         api: host and port to listen on (port 0: any free one); None: no API.
+        monitoring: where others may ask for metrics and how we are; None: nowhere.
         services: at least one, in the order of the file.
         gateways: by name; none need be used.
         places: of each service, for what is found out about it later; not a part of its meaning.
@@ -78,6 +79,7 @@ class Config:
     store: str
     state_dir: Path
     api: tuple[str, int] | None
+    monitoring: tuple[str, int] | None
     retention_s: float
     fleet: FleetPolicy
     services: Mapping[ServiceId, ServiceConfig]

@@ -25,6 +25,7 @@ LEDGER_S = 14_400.0  # a guard sees this much of the past, so no window may be l
 _POLICY = Policy()
 _FLEET = FleetPolicy()
 _LISTEN = "an address such as 127.0.0.1:7110"
+_MONITORING = "an address such as 0.0.0.0:9110"
 
 
 def listen_address(value: object) -> tuple[str, int]:
@@ -33,16 +34,34 @@ def listen_address(value: object) -> tuple[str, int]:
     Raises:
         ValueError: what was expected, in the words of a fault.
     """
-    found = re.fullmatch(r"(?:\[([^\]]+)\]|([^:\s]+)):(\d{1,5})", str(value))
-    if found is None or int(found[3]) > 65535:
-        raise ValueError(f"expected {_LISTEN}")
-    host = found[1] or found[2]
+    host, port = _address(value, _LISTEN)
     if not _is_loopback(host):
         raise ValueError(
             "the API has no access control yet and must not be reachable from other machines, "
             "expected 127.0.0.1, [::1] or localhost"
         )
-    return host, int(found[3])
+    return host, port
+
+
+def monitoring_address(value: object) -> tuple[str, int]:
+    """Host and port of ``HOST:PORT``; any address of this machine, and no name.
+
+    Raises:
+        ValueError: what was expected, in the words of a fault.
+    """
+    host, port = _address(value, _MONITORING)
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        raise ValueError(f"expected {_MONITORING}") from None
+    return host, port
+
+
+def _address(value: object, example: str) -> tuple[str, int]:
+    found = re.fullmatch(r"(?:\[([^\]]+)\]|([^:\s]+)):(\d{1,5})", str(value))
+    if found is None or int(found[3]) > 65535:
+        raise ValueError(f"expected {example}")
+    return found[1] or found[2], int(found[3])
 
 
 def _is_loopback(host: str) -> bool:
@@ -54,6 +73,11 @@ def _is_loopback(host: str) -> bool:
 
 def _listen(value: object) -> object:
     listen_address(value)
+    return value
+
+
+def _monitoring(value: object) -> object:
+    monitoring_address(value)
     return value
 
 
@@ -406,6 +430,11 @@ class Fleet(Spec):
 class Api(Spec):
     listen: Annotated[str, BeforeValidator(_listen)] = Field(
         default=DEFAULT_LISTEN, description="Loopback address and port; port 0 takes any free one."
+    )
+    monitoring: Annotated[str, BeforeValidator(_monitoring)] | None = Field(
+        default=None,
+        description="Address and port where /metrics, /healthz and /readyz, and nothing else, are "
+        "answered to other machines as well, such as 0.0.0.0:9110. Default: nowhere.",
     )
 
 

@@ -295,7 +295,11 @@ class SelfHealingOrchestrator(Orders):
         await self._change_gateways(self.config.gateways, config.gateways)
         self._fleet.policy = config.fleet
         self.config = replace(
-            config, store=self.config.store, state_dir=self.config.state_dir, api=self.config.api
+            config,
+            store=self.config.store,
+            state_dir=self.config.state_dir,
+            api=self.config.api,
+            monitoring=self.config.monitoring,
         )
         self._wanted = dict(config.services)
         begun = (*found.changed, *found.added)
