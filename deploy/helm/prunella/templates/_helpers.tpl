@@ -1,0 +1,114 @@
+{{- define "prunella.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end }}
+
+{{- /* Short enough for the name of its pod and of its volume. */ -}}
+{{- define "prunella.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else if contains (include "prunella.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "prunella.name" .) | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end }}
+
+{{- define "prunella.selector" -}}
+app.kubernetes.io/name: {{ include "prunella.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "prunella.labels" -}}
+{{ include "prunella.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "prunella.account" -}}
+{{- default (include "prunella.fullname" .) .Values.serviceAccount.name -}}
+{{- end }}
+
+{{- define "prunella.subjects" -}}
+- kind: ServiceAccount
+  name: {{ include "prunella.account" . }}
+  namespace: {{ .Release.Namespace }}
+{{- end }}
+
+{{- /* What healing needs where it heals; docs/install-kubernetes.md says what each line is for. */ -}}
+{{- define "prunella.healing" -}}
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+- apiGroups: [""]
+  resources: [pods/eviction]
+  verbs: [create]
+- apiGroups: [apps]
+  resources: [replicasets, controllerrevisions]
+  verbs: [get, list, watch]
+- apiGroups: [apps]
+  resources: [deployments, statefulsets, daemonsets]
+  verbs: [get, list, watch, patch]
+- apiGroups: [apps]
+  resources: [deployments/scale, statefulsets/scale]
+  verbs: [get, patch]
+- apiGroups: [autoscaling]
+  resources: [horizontalpodautoscalers]
+  verbs: [get, list, watch, patch]
+- apiGroups: [prunella.dev]
+  resources: [healingpolicies]
+  verbs: [get, list, watch]
+- apiGroups: [prunella.dev]
+  resources: [healingpolicies/status]
+  verbs: [patch]
+- apiGroups: [prunella.dev]
+  resources: [healingactions]
+  verbs: [get, list, create, delete]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create, patch]
+{{- end }}
+
+{{- define "prunella.circuits" -}}
+- apiGroups: [gateway.networking.k8s.io]
+  resources: [httproutes]
+  verbs: [get, list, watch, patch]
+- apiGroups: [networking.istio.io]
+  resources: [destinationrules, virtualservices]
+  verbs: [get, list, watch, patch]
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, list, watch, patch]
+{{- end }}
+
+{{- /* A role and its binding: (dict "root" $ "name" NAME "rules" TEXT "namespace" NAME-OR-EMPTY) */ -}}
+{{- define "prunella.role" -}}
+{{- $cluster := empty .namespace -}}
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {{ $cluster | ternary "ClusterRole" "Role" }}
+metadata:
+  name: {{ .name }}
+  {{- with .namespace }}
+  namespace: {{ . }}
+  {{- end }}
+  labels:
+    {{- include "prunella.labels" .root | nindent 4 }}
+rules:
+  {{- .rules | nindent 2 }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {{ $cluster | ternary "ClusterRoleBinding" "RoleBinding" }}
+metadata:
+  name: {{ .name }}
+  {{- with .namespace }}
+  namespace: {{ . }}
+  {{- end }}
+  labels:
+    {{- include "prunella.labels" .root | nindent 4 }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: {{ $cluster | ternary "ClusterRole" "Role" }}
+  name: {{ .name }}
+subjects:
+  {{- include "prunella.subjects" .root | nindent 2 }}
+{{- end }}
