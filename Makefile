@@ -94,8 +94,9 @@ $(RUN): $(BIN)/python requirements/run.txt pyproject.toml
 	$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(DEV): $(BIN)/python requirements/dev.txt pyproject.toml
+$(DEV): $(BIN)/python requirements/dev.txt requirements/charts.txt pyproject.toml
 	$(PIP) install --require-hashes -r requirements/dev.txt
+	$(PIP) install --require-hashes --no-deps -r requirements/charts.txt
 	$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 

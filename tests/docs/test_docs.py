@@ -206,7 +206,7 @@ async def test_the_example_of_a_probe_runs(
     assert (seen.verdict, seen.cause) == (verdict, cause)
 
 
-@pytest.mark.parametrize("lock", ["run", "dev"])
+@pytest.mark.parametrize("lock", ["run", "dev", "charts"])
 def test_a_lock_pins_everything_to_hashes_and_nothing_to_one_place(lock: str) -> None:
     text = read(f"requirements/{lock}.txt")
     entries = re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE)[1:]
