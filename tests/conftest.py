@@ -19,7 +19,17 @@ settings.load_profile("prunella")
 
 # Here other programs act in real time beside whatever else the machine does. A failure there has a
 # second try, which is named and counted in the summary; nothing that is pure ever has one.
-REAL = {"cli", "conformance", "e2e", "gateways", "kube", "platforms", "releases", "runtime"}
+REAL = {
+    "cli",
+    "conformance",
+    "deploy",
+    "e2e",
+    "gateways",
+    "kube",
+    "platforms",
+    "releases",
+    "runtime",
+}
 HERE = Path(__file__).parent
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from tests.deploy.conftest import BASE, TAG
 from tests.real.engine import Engine
-from tests.real.python_image import make_base
 
 from prunella.testing.site import until
 
-ROOT = Path(__file__).parents[2]
-TAG = "prunella:test"
+pytestmark = pytest.mark.timeout(240)  # an image is built before the first one
 BARE = (
     *("--network", "none", "--read-only", "--tmpfs", "/tmp", "--user", "65532:65532"),
     *("--cap-drop", "ALL", "--security-opt", "no-new-privileges"),
@@ -22,21 +20,11 @@ BARE = (
 CONFIG = """\
 api: {monitoring: "0.0.0.0:9110"}
 services:
-  shop: {platform: command, command: {observe: [prunella], restart: [prunella]}, probes: [{kind: tcp, port: 9110}]}
+  shop:
+    platform: command
+    command: {observe: [prunella], restart: [prunella]}
+    probes: [{kind: tcp, port: 9110}]
 """
-
-
-@pytest.fixture(scope="module")
-def image(engine: Engine) -> Iterator[Engine]:
-    """The engine that has it."""
-    make_base(engine, "prunella-base:test")
-    engine.docker(
-        *("build", "--network", "host", "--build-arg", "BASE=prunella-base:test"),
-        *("--build-arg", "REVISION=abc", "--file", str(ROOT / "deploy" / "Dockerfile")),
-        *("--tag", TAG, str(ROOT)),
-    )
-    yield engine
-    engine.clean()
 
 
 def test_it_says_what_it_is_and_needs_no_root_and_no_shell(image: Engine) -> None:
@@ -45,7 +33,7 @@ def test_it_says_what_it_is_and_needs_no_root_and_no_shell(image: Engine) -> Non
     assert config["Entrypoint"] == ["prunella"]
     assert config["User"] == "65532:65532"
     assert config["Labels"]["org.opencontainers.image.revision"] == "abc"
-    (base,) = json.loads(image.docker("image", "inspect", "prunella-base:test"))
+    (base,) = json.loads(image.docker("image", "inspect", BASE))
     assert found["Size"] - base["Size"] < 130_000_000
 
 
@@ -72,10 +60,10 @@ def test_it_runs_and_writes_nowhere_but_into_its_state(image: Engine, tmp_path: 
     until(lambda: _knows_shop(image, name), 30)
     with pytest.raises(RuntimeError, match="Read-only file system"):
         image.docker("exec", name, "touch", "/opt/prunella/x")
+    store = "sqlite:////var/lib/prunella/prunella.db"
+    image.docker("exec", name, "prunella", "history", "--store", store)
     image.docker("stop", name)
     assert image.docker("inspect", "--format", "{{.State.ExitCode}}", name) == "0"
-    changed = image.docker("diff", name).splitlines()
-    assert not [line for line in changed if line.startswith("D")]
     image.docker("rm", "--volumes", name)
 
 

@@ -121,6 +121,7 @@ class OwnKubernetes(Kubernetes):
         self.folder = slot.folder
         self._assets = assets
         self._ports = {name: free_port() for name in ("api", "controllers", "scheduler")}
+        self._host = next(iter(slot.bridges.values())).partition("/")[0]  # that pods reach as well
         self._etcd_port = free_port(2)
         self._kubelet_port = free_port(2)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
@@ -131,7 +132,10 @@ class OwnKubernetes(Kubernetes):
         self._start_etcd()
         self.start_api()
         for name, port in (("controller-manager", "controllers"), ("scheduler", "scheduler")):
-            keys = ("--service-account-private-key-file", str(self.folder / "sa.key"))
+            keys = (
+                *("--service-account-private-key-file", str(self.folder / "sa.key")),
+                f"--root-ca-file={self.folder}/pki/apiserver.crt",  # as pods are to know it
+            )
             self._spawn(
                 f"kube-{name}",
                 *(str(self._assets / f"kube-{name}"), "--kubeconfig", str(self.kubeconfig)),
@@ -151,7 +155,8 @@ class OwnKubernetes(Kubernetes):
             "kube-apiserver",
             str(self._assets / "kube-apiserver"),
             f"--etcd-servers=http://127.0.0.1:{self._etcd_port}",
-            "--bind-address=127.0.0.1",
+            f"--bind-address={self._host}",
+            f"--advertise-address={self._host}",
             f"--secure-port={self._ports['api']}",
             f"--cert-dir={self.folder}/pki",
             f"--token-auth-file={self.folder}/tokens.csv",
@@ -198,6 +203,10 @@ class OwnKubernetes(Kubernetes):
         archive = _archive(name, layer, {"Cmd": command, "Env": env})
         self._ctr("images", "import", "-", stdin=archive)
         return name
+
+    def load_archive(self, archive: Path) -> None:
+        """Give the node the images that `docker save` wrote."""
+        self._ctr("images", "import", str(archive))
 
     def kill_container(self, pod: Mapping[str, Any]) -> None:
         """As the kernel does when it runs out of memory."""
@@ -263,7 +272,7 @@ class OwnKubernetes(Kubernetes):
         run("openssl", "rsa", "-in", str(key), "-pubout", "-out", str(public))
         token = secrets.token_hex(16)
         (self.folder / "tokens.csv").write_text(f"{token},admin,admin,system:masters\n")
-        server = f"https://127.0.0.1:{self._ports['api']}"
+        server = f"https://{self._host}:{self._ports['api']}"
         config = {
             "apiVersion": "v1",
             "kind": "Config",
