@@ -266,8 +266,11 @@ class Store(Protocol):
     nothing; a store that cannot be trusted raises ``StoreError`` when it is opened.
     """
 
-    async def claim(self, holder: Holder, now: Stamp, /) -> Epoch:
+    async def claim(self, holder: Holder, now: Stamp, /, *, force: bool = False) -> Epoch:
         """Become the only writer, with an epoch higher than any before.
+
+        Args:
+            force: even if the present holder lives: something else says that it must not write.
 
         Raises: StoreInUseError naming the present holder, if that one still lives.
         """
@@ -343,9 +346,20 @@ class Store(Protocol):
         ...
 
     async def lift_holds(
-        self, service: ServiceId | None, now: Stamp, /, *, epoch: Epoch, actor: str
+        self,
+        service: ServiceId | None,
+        now: Stamp,
+        /,
+        *,
+        epoch: Epoch,
+        actor: str,
+        owner: str | None = None,
     ) -> int:
-        """End all holds placed on exactly `service` (None: on the whole instance)."""
+        """End all holds placed on exactly `service` (None: on the whole instance).
+
+        Args:
+            owner: only the one of this owner.
+        """
         ...
 
     async def holds(self, now: Stamp, /) -> Sequence[Hold]: ...

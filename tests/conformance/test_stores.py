@@ -833,6 +833,15 @@ async def test_lifting_ends_exactly_the_holds_of_that_service(bench: Bench) -> N
     assert await bench.kinds() == [EntryKind.HOLD] * 3 + [EntryKind.HOLD_LIFTED] * 3
 
 
+async def test_lifting_can_end_the_hold_of_one_owner_alone(bench: Bench) -> None:
+    await bench.hold(WEB)
+    bobs = await bench.hold(WEB, "bob")
+    lift, at = bench.store.lift_holds, bench.now()
+    assert await lift(WEB, at, epoch=bench.epoch, actor="ann", owner="ann") == 1
+    assert list(await bench.store.holds(bench.now())) == [bobs]
+    assert await lift(WEB, at, epoch=bench.epoch, actor="ann", owner="ann") == 0
+
+
 @pytest.mark.parametrize("service", [WEB, None])
 async def test_a_hold_replaces_that_of_the_same_owner(
     bench: Bench, service: ServiceId | None
@@ -877,6 +886,13 @@ async def test_a_living_holder_is_named_to_the_next_one(bench: Bench) -> None:
         await bench.again().claim(me(id="second"), bench.now())
     assert f"held by prunella pid {os.getpid()} on here (API 127.0.0.1:7110)" in str(refusal.value)
     assert "since 2026-01-01 00:00:00" in str(refusal.value)
+
+
+async def test_a_forced_claim_ends_the_epoch_of_a_holder_that_lives(bench: Bench) -> None:
+    first = await bench.store.claim(me(), bench.now())
+    assert await bench.again().claim(me(id="second"), bench.now(), force=True) > first
+    with pytest.raises(StaleEpochError):
+        await bench.store.beat(bench.now(), epoch=first)
 
 
 async def test_each_claim_gets_a_higher_epoch(bench: Bench) -> None:
@@ -943,6 +959,7 @@ def arguments(bench: Bench, method: str) -> tuple[list[object], dict[str, object
         "kind": ActionKind.SCALE_UP,
         "reason": "calm",
         "instance": None,
+        "owner": None,
     }
     parameters = list(inspect.signature(getattr(Store, method)).parameters.values())[1:]
     named = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "epoch"]

@@ -6,8 +6,14 @@ from prunella.config.changes import Changes, changes
 from prunella.config.drafts import written
 from prunella.config.faults import ConfigFaults, Fault, Places
 from prunella.config.jsonschema import json_schema
-from prunella.config.load import from_mapping, load, parse
-from prunella.config.model import Config, GatewayConfig, ProbeConfig, ServiceConfig
+from prunella.config.load import beside, from_mapping, load, parse
+from prunella.config.model import (
+    Config,
+    GatewayConfig,
+    OperatorConfig,
+    ProbeConfig,
+    ServiceConfig,
+)
 from prunella.config.places import make_state_folder, state_folder
 from prunella.config.registry import Registry
 
@@ -17,10 +23,12 @@ __all__ = [
     "ConfigFaults",
     "Fault",
     "GatewayConfig",
+    "OperatorConfig",
     "Places",
     "ProbeConfig",
     "Registry",
     "ServiceConfig",
+    "beside",
     "changes",
     "from_mapping",
     "json_schema",

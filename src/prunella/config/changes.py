@@ -8,7 +8,12 @@ from prunella.config.model import Config, ServiceConfig
 from prunella.core.model import ServiceId
 
 # Top-level keys, and what they give to a configuration.
-_LASTING = {"store": ("store",), "state_dir": ("state_dir",), "api": ("api", "monitoring")}
+_LASTING = {
+    "store": ("store",),
+    "state_dir": ("state_dir",),
+    "api": ("api", "monitoring"),
+    "operator": ("operator",),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,8 @@ def check_tree(root: Node, registry: Registry, report: Report) -> Checked | None
     if file is not None:
         check_file(root, file, registry, report)
     gateways = check_gateways(root, registry.gateways, report)
-    checked = [*_services(root, defaults, gateways, registry, report)]
+    needed = root.kid("operator") is None
+    checked = [*_services(root, defaults, gateways, registry, report, needed=needed)]
     check_dependencies(root, [one for one in checked if one is not None], report)
     if file is None or len(report):
         return None
@@ -103,13 +104,17 @@ def _services(
     gateways: Mapping[str, CheckedGateway | None],
     registry: Registry,
     report: Report,
+    *,
+    needed: bool,
 ) -> Iterator[CheckedService | None]:
     services = root.kid("services")
     if services is None:
-        report.add(root.place, "the file has no 'services', expected at least one service")
+        if needed:
+            report.add(root.place, "the file has no 'services', expected at least one service")
         return
     if services.value is None or services.value in ({}, []):
-        report.add(services.place, "'services' is empty, expected at least one service")
+        if needed:
+            report.add(services.place, "'services' is empty, expected at least one service")
     elif not isinstance(services.kids, dict):
         report.add(services.place, "'services' is not a mapping, expected services by their id")
     for name, node in services.items():

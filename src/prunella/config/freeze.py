@@ -7,7 +7,13 @@ from types import MappingProxyType
 
 from prunella.config import schema
 from prunella.config.check import Checked, CheckedProbe, CheckedService
-from prunella.config.model import Config, GatewayConfig, ProbeConfig, ServiceConfig
+from prunella.config.model import (
+    Config,
+    GatewayConfig,
+    OperatorConfig,
+    ProbeConfig,
+    ServiceConfig,
+)
 from prunella.config.places import STORE_FILE, absolute_store, anchored, state_folder
 from prunella.config.template import Template
 from prunella.core.model import ServiceId
@@ -43,6 +49,17 @@ def freeze(checked: Checked, path: Path | None) -> Config:
             }
         ),
         gateway_places=MappingProxyType({one.name: one.place for one in checked.gateways}),
+        operator=None if file.operator is None else _operator(file.operator),
+    )
+
+
+def _operator(operator: schema.Operator) -> OperatorConfig:
+    return OperatorConfig(
+        namespaces=tuple(dict.fromkeys(operator.namespaces or ())),
+        context=operator.context,
+        lease=operator.lease,
+        lease_ttl_s=operator.lease_ttl,
+        history=operator.history,
     )
 
 

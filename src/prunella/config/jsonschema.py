@@ -61,8 +61,9 @@ def json_schema(registry: Registry | None = None) -> Json:
         "additionalProperties": _one_of({}, "gateway", gateways),
     }
     services = root["properties"]["services"]
+    root["if"] = {"not": {"required": ["operator"]}}
+    root["then"] = {"required": ["services"], "properties": {"services": {"minProperties": 1}}}
     services |= {
-        "minProperties": 1,
         "propertyNames": {"pattern": schema.SERVICE_ID},
         "additionalProperties": {"$ref": "#/$defs/service"},
     }

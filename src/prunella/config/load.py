@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from prunella.config.check import check_tree
 from prunella.config.faults import START, ConfigFaults, Fault, Place, Report
 from prunella.config.freeze import freeze
 from prunella.config.model import Config
-from prunella.config.node import Node, Unreadable, of_python
+from prunella.config.node import Node, Unreadable, mapping, of_python
 from prunella.config.registry import Registry
 from prunella.config.yamltree import read_yaml
 
@@ -71,11 +72,31 @@ def from_mapping(data: Mapping[str, Any], registry: Registry | None = None) -> C
     return _finish(root, None, registry, report)
 
 
+def beside(config: Config, services: Mapping[str, Any], registry: Registry | None = None) -> Config:
+    """Check services as if they stood in the file of `config` in place of its own: with its
+    defaults, its gateways, and its folder for relative paths.
+
+    Raises:
+        ConfigFaults: everything that is wrong with them, each with its dotted path.
+    """
+    report = Report("configuration")
+    try:
+        root = of_python({"services": services}, report)
+    except Unreadable:
+        report.conclude()
+        raise
+    if config.root is not None:
+        assert isinstance(root.kids, dict)
+        kids = {**dict(config.root.items()), **root.kids}
+        root = mapping(root.place, kids, {**config.root.keys, **root.keys})
+    return _finish(root, config.path, registry, report)
+
+
 def _finish(root: Node, path: Path | None, registry: Registry | None, report: Report) -> Config:
     checked = check_tree(root, registry or Registry.discovered(), report)
     report.conclude()
     assert checked is not None, "no configuration and no fault"
-    return freeze(checked, path)
+    return replace(freeze(checked, path), root=root.without(["services"]))
 
 
 def _whole(path: Path, message: str) -> Fault:

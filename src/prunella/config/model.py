@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from prunella.config.faults import Place, Places
+from prunella.config.node import Node
 from prunella.config.template import Template
 from prunella.core.model import ServiceId
 from prunella.core.policy import FleetPolicy, Policy
@@ -61,6 +62,22 @@ class GatewayConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class OperatorConfig:
+    """Prunella's home in a cluster.
+
+    Attributes:
+        namespaces: whose policies are read; empty: the one we run in; ``*`` among them: all.
+        context: of the kubeconfig; None: the service account, or the current one.
+    """
+
+    namespaces: tuple[str, ...]
+    context: str | None
+    lease: str
+    lease_ttl_s: float
+    history: int
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All of it.
 
@@ -70,8 +87,10 @@ class Config:
         state_dir: absolute; need not exist.
         api: host and port to listen on (port 0: any free one); None: no API.
         monitoring: where others may ask for metrics and how we are; None: nowhere.
-        services: at least one, in the order of the file.
+        services: in the order of the file; at least one, except with an operator.
         gateways: by name; none need be used.
+        operator: None: Prunella does not live in a cluster.
+        root: all that was written, for what is to stand beside it; not a part of its meaning.
         places: of each service, for what is found out about it later; not a part of its meaning.
     """
 
@@ -86,3 +105,5 @@ class Config:
     places: Mapping[ServiceId, Places] = field(compare=False)
     gateways: Mapping[str, GatewayConfig] = field(default_factory=dict[str, GatewayConfig])
     gateway_places: Mapping[str, Place] = field(default_factory=dict[str, Place], compare=False)
+    operator: OperatorConfig | None = None
+    root: Node | None = field(default=None, compare=False, repr=False)

@@ -438,6 +438,43 @@ class Api(Spec):
     )
 
 
+NAME = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"  # of an object in a cluster
+
+
+class Operator(Spec):
+    """Prunella's home in a Kubernetes cluster: more services, from objects there."""
+
+    namespaces: list[Annotated[str, Field(pattern=rf"^\*$|{NAME}")]] | None = Field(
+        default=None,
+        min_length=1,
+        description='Whose HealingPolicy objects are read; "*" stands for all. Default: the one '
+        "that Prunella runs in.",
+    )
+    context: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Of the kubeconfig. Default: the service account of the pod, or the current "
+        "context.",
+    )
+    lease: str = Field(
+        default="prunella",
+        pattern=NAME,
+        description="Name of the Lease, in the namespace that Prunella runs in: who holds it acts.",
+    )
+    lease_ttl: Duration = Field(
+        default=15.0,
+        ge=3,
+        le=600,
+        description="Who has not renewed the Lease for so long is followed by another.",
+    )
+    history: int = Field(
+        default=100,
+        ge=1,
+        le=10_000,
+        description="HealingAction objects that are kept for each service.",
+    )
+
+
 class File(Spec):
     """The whole file; services are checked one by one."""
 
@@ -466,4 +503,11 @@ class File(Spec):
     gateways: dict[str, Any] = Field(
         default={}, description="What stands in front of services, by names of your own."
     )
-    services: dict[str, Any] = Field(description="The services, by id.")
+    operator: Operator | None = Field(
+        default=None,
+        description="In a Kubernetes cluster: reads services from HealingPolicy objects as well.",
+    )
+    services: dict[str, Any] = Field(
+        default={},
+        description="The services, by id; at least one, except with `operator`.",
+    )

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import ssl
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -32,6 +33,13 @@ JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 
+Fence = Callable[[], Awaitable[None]]
+
+# Who leads is decided by writing Leases, and what has happened may be told by anybody.
+_UNFENCED = re.compile(
+    r"/api/v1/(namespaces/[^/]+/)?events(/|$)"
+    r"|/apis/(coordination|events|authorization)\.k8s\.io/"
+)
 _LENGTH = 300  # characters of the server's own words that are kept
 _ANSWER_BYTES = 64 * 2**20
 _RATE_PER_S = 20.0
@@ -68,6 +76,8 @@ class Cluster:
         self.clock = clock
         self.timeout_s = timeout_s
         self.request_count = 0  # besides watches
+        # Awaited right before each write, at every try; raises where there must be none.
+        self.fence: Fence | None = None
         self._credentials = Credentials(access, clock)
         self._session: aiohttp.ClientSession | None = None
         self._tls: ssl.SSLContext | bool = True
@@ -203,6 +213,8 @@ class Cluster:
         for _ in range(_TRIES):
             await self._turn(deadline)
             self.request_count += 1
+            if self.fence is not None and method != "GET" and not _UNFENCED.match(path):
+                await self.fence()
             try:
                 async with asyncio.timeout(max(0.1, deadline - self.clock.now())):
                     status, wait_s, answer = await self._exchange(

@@ -42,6 +42,9 @@ HPA = Kind("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutosc
 DISRUPTION_BUDGET = Kind("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
 ENDPOINT_SLICE = Kind("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
 LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
+HEALING_POLICY = Kind("prunella.dev", "v1alpha1", "healingpolicies", "HealingPolicy")
+HEALING_ACTION = Kind("prunella.dev", "v1alpha1", "healingactions", "HealingAction")
+NAMESPACE = Kind("", "v1", "namespaces", "Namespace", namespaced=False)
 HTTP_ROUTE = Kind("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute")
 
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, TypeVar
 
 from prunella.kube.access import Access
-from prunella.kube.client import Cluster
+from prunella.kube.client import Cluster, Fence
 from prunella.kube.kinds import Kind, Object
 from prunella.kube.reflector import Reflector
 from prunella.ports import Clock
@@ -37,12 +37,26 @@ class SharedCluster(Cluster):
 
 
 _clusters: dict[tuple[asyncio.AbstractEventLoop, Access], SharedCluster] = {}
+_fences: dict[asyncio.AbstractEventLoop, Fence] = {}
+
+
+def fence_all(fence: Fence | None) -> None:
+    """Put a fence before the writes to all clusters of this event loop, now and later."""
+    loop = asyncio.get_running_loop()
+    if fence is None:
+        _fences.pop(loop, None)
+    else:
+        _fences[loop] = fence
+    for (of, _), cluster in _clusters.items():
+        if of is loop:
+            cluster.fence = fence
 
 
 def cluster_at(access: Access, clock: Clock) -> SharedCluster:
     """The one client of that cluster on this event loop; to be left with `leave`."""
-    key = (asyncio.get_running_loop(), access)
-    cluster = _clusters.setdefault(key, SharedCluster(access, clock))
+    loop = asyncio.get_running_loop()
+    cluster = _clusters.setdefault((loop, access), SharedCluster(access, clock))
+    cluster.fence = _fences.get(loop)
     cluster.users += 1
     return cluster
 

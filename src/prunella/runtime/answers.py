@@ -48,6 +48,8 @@ class Answers:
     """The reading half of ``SelfHealingOrchestrator``, which owns all that is read here."""
 
     config: Config | None
+    more_figures: dict[str, float]  # of what works beside healing
+    standing_by: str  # why healing has not begun, and is not to be expected here; else empty
     _clock: Clock
     _bus: Bus
     _wards: dict[ServiceId, Ward]
@@ -136,6 +138,8 @@ class Answers:
 
     def not_ready(self) -> list[str]:
         """Why this instance does not heal now; empty when it does. Safe from any thread."""
+        if self.standing_by:
+            return [self.standing_by]
         if self._parts is None or self._store is None:
             return ["monitoring is not running"]
         found = [self._lease.trouble, self._fleet.doubt]
@@ -156,6 +160,7 @@ class Answers:
             "stalls": self._pulse.stall_count,
             "dropped_notices": self._bus.dropped_count,
             "dropped_entries": self._journal.dropped_count,
+            **self.more_figures,
         }
 
     def metrics(self) -> Iterable[Any]:

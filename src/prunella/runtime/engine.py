@@ -379,6 +379,8 @@ class Engine:
                 reason=running.intent.reason,
                 epoch=self._world.epoch(),
             )
+        except StaleEpochError:
+            raise  # another one acts now: it finds the intent, and what came of it
         except ConflictError as error:
             return await self._finish(Event.CANCELLED, Outcome.CANCELLED, str(error))
         except (TransientError, PermanentError) as error:

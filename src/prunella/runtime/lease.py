@@ -44,10 +44,10 @@ class Lease:
         self._lost = ""
         self.epoch = Epoch(0)
 
-    async def claim(self, address: str) -> None:
+    async def claim(self, address: str, *, force: bool = False) -> None:
         """Raises StoreInUseError naming the present holder."""
         holder = this_process(self._clock.boot, address)
-        self.epoch = await self._store.claim(holder, self._clock.stamp())
+        self.epoch = await self._store.claim(holder, self._clock.stamp(), force=force)
         self._beaten = self._clock.now()
         self._thread = threading.Thread(target=self._beat, name="prunella-lease", daemon=True)
         self._thread.start()

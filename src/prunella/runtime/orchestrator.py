@@ -49,7 +49,7 @@ from prunella.runtime.gateways import Gateways, build_gateway
 from prunella.runtime.journal import Journal
 from prunella.runtime.lease import Lease
 from prunella.runtime.notices import Bus, Notice, Topic
-from prunella.runtime.orders import Orders
+from prunella.runtime.orders import Orders, Tenure
 from prunella.runtime.pulse import Pulse
 from prunella.runtime.record import World
 from prunella.runtime.scheduler import Scheduler
@@ -74,6 +74,7 @@ class SelfHealingOrchestrator(Orders):
         store: an open store, or its URL, instead of the configured one.
         clock: all time there is; the machine's unless given.
         random: where jitter comes from.
+        tenure: who says that we are the one that acts, where something beside the store does.
     """
 
     def __init__(
@@ -83,9 +84,13 @@ class SelfHealingOrchestrator(Orders):
         store: Store | str | None = None,
         clock: Clock | None = None,
         random: Random | None = None,
+        tenure: Tenure | None = None,
     ) -> None:
         self.config = config
+        self._tenure = tenure
         self.address = ""
+        self.more_figures = {}
+        self.standing_by = ""
         self._clock: Clock = clock or SystemClock()
         self._random = random or Random()  # noqa: S311 - jitter, not secrets
         self._callers = Callers(self._clock, self._random)
@@ -160,7 +165,7 @@ class SelfHealingOrchestrator(Orders):
         self._lease = Lease(store, self._clock)
         async with AsyncExitStack() as unclaimed:
             unclaimed.push_async_callback(store.close)
-            await self._lease.claim(self.address)
+            await self._lease.claim(self.address, force=self._tenure is not None)
             unclaimed.pop_all()
         self._store = store
         self._journal = Journal(store, self._clock, self._epoch)
@@ -300,6 +305,7 @@ class SelfHealingOrchestrator(Orders):
             state_dir=self.config.state_dir,
             api=self.config.api,
             monitoring=self.config.monitoring,
+            operator=self.config.operator,
         )
         self._wanted = dict(config.services)
         begun = (*found.changed, *found.added)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterable
 from datetime import timedelta
+from typing import Protocol
 
 from prunella.core.guards import guards
-from prunella.core.model import ActionId, ActionKind, Epoch, Hold, Instant, Stamp
+from prunella.core.model import ActionId, ActionKind, Epoch, Hold, Instant, ServiceId, Stamp
 from prunella.core.snapshot import Forced
 from prunella.errors import HealingRefusedError, UnknownWordError
 from prunella.runtime.answers import Answers
@@ -15,9 +16,18 @@ from prunella.runtime.views import to_hold
 from prunella.wire import HealingAction, HoldRecord
 
 
+class Tenure(Protocol):
+    """The right to act, held outside the store."""
+
+    def require(self) -> None:
+        """Raises: StaleEpochError: it has ended, by our own clock if not by any other sign."""
+        ...
+
+
 class Orders(Answers):
     """The ordering half of ``SelfHealingOrchestrator``, which owns all that it works with."""
 
+    _tenure: Tenure | None
     _waiters: dict[ActionId, list[asyncio.Future[None]]]
 
     async def force_heal(
@@ -57,6 +67,12 @@ class Orders(Answers):
     ) -> HoldRecord:
         """Hold all automatic action, on one service or on everything, for a time or until told."""
         service = None if service_id is None else self._ward(service_id).config.id
+        return await self.place_hold(service, for_s=for_s, reason=reason, owner=owner)
+
+    async def place_hold(
+        self, service: ServiceId | None, *, for_s: float | None, reason: str, owner: str
+    ) -> HoldRecord:
+        """As ``pause``, also for a service that is not watched yet."""
         now = self._clock.stamp()
         expires = None
         if for_s is not None:
@@ -66,6 +82,13 @@ class Orders(Answers):
         await self._require_store().place_hold(hold, epoch=self._epoch())
         await self._hold_changed()
         return to_hold(hold)
+
+    async def lift_hold(self, service: ServiceId, *, owner: str) -> None:
+        """End the hold of one owner, who no longer wants it."""
+        await self._require_store().lift_holds(
+            service, self._clock.stamp(), epoch=self._epoch(), actor=owner, owner=owner
+        )
+        await self._hold_changed()
 
     async def resume(self, service_id: str | None, *, actor: str) -> int:
         """End holds, and the quarantine of the named service. Returns how many were ended."""
@@ -89,6 +112,12 @@ class Orders(Answers):
             ward.wake()
 
     def _epoch(self) -> Epoch:
+        """For every write, so that none is begun after our right to it has ended.
+
+        Raises: StaleEpochError.
+        """
+        if self._tenure is not None:
+            self._tenure.require()
         return self._lease.epoch
 
 

@@ -64,10 +64,10 @@ class MemoryStore:
 
     # Writing
 
-    async def claim(self, holder: Holder, now: Stamp, /) -> Epoch:
+    async def claim(self, holder: Holder, now: Stamp, /, *, force: bool = False) -> Epoch:
         self._require_open()
         tenure = self._tenure
-        if tenure and rules.holder_lives(tenure.holder, tenure.beat, holder, now):
+        if tenure and not force and rules.holder_lives(tenure.holder, tenure.beat, holder, now):
             raise rules.in_use("memory:", tenure.holder, tenure.since)
         self._epoch = Epoch(self._epoch + 1)
         self._tenure = Tenure(holder, now, now)
@@ -159,10 +159,21 @@ class MemoryStore:
         self._holds[hold.service, hold.owner] = (self._append(lines.of_hold(hold)), hold)
 
     async def lift_holds(
-        self, service: ServiceId | None, now: Stamp, /, *, epoch: Epoch, actor: str
+        self,
+        service: ServiceId | None,
+        now: Stamp,
+        /,
+        *,
+        epoch: Epoch,
+        actor: str,
+        owner: str | None = None,
     ) -> int:
         self._require(epoch)
-        placed = [hold for _, hold in self._holds.values() if hold.service == service]
+        placed = [
+            hold
+            for _, hold in self._holds.values()
+            if hold.service == service and owner in (None, hold.owner)
+        ]
         live = [hold for hold in placed if is_live(hold, now)]
         for hold in placed:
             del self._holds[hold.service, hold.owner]

@@ -67,7 +67,7 @@ class RehearsalError(Exception):
     """Undoes the transaction in which an intent was rehearsed."""
 
 
-def claim(connection: Connection, name: str, claimant: Holder, now: Stamp) -> Epoch:
+def claim(connection: Connection, name: str, claimant: Holder, now: Stamp, *, force: bool) -> Epoch:
     """Raises: StoreInUseError: the present holder lives; `name` is the store's, for people."""
     row = reads.held(connection)
     since, beat = rows.of_stamp("since", now), rows.of_stamp("beat", now)
@@ -75,7 +75,7 @@ def claim(connection: Connection, name: str, claimant: Holder, now: Stamp) -> Ep
         first = {"id": 1, "epoch": 1, **rows.of_holder(claimant), **since, **beat}
         connection.execute(insert(holder), first)
         return Epoch(1)
-    if row["holder"] is not None:
+    if row["holder"] is not None and not force:
         present = rows.holder(row)
         if rules.holder_lives(present, rows.stamp("beat", row), claimant, now):
             raise rules.in_use(name, present, rows.stamp("since", row))
@@ -253,10 +253,22 @@ def place_hold(connection: Connection, hold: Hold, epoch: Epoch) -> None:
 
 
 def lift_holds(
-    connection: Connection, service: ServiceId | None, now: Stamp, actor: str, epoch: Epoch
+    connection: Connection,
+    service: ServiceId | None,
+    now: Stamp,
+    actor: str,
+    epoch: Epoch,
+    owner: str | None,
 ) -> int:
-    live = [hold for hold in reads.live_holds(connection, now) if hold.service == service]
-    connection.execute(delete(holds).where(_placed_on(service)))
+    live = [
+        hold
+        for hold in reads.live_holds(connection, now)
+        if hold.service == service and owner in (None, hold.owner)
+    ]
+    gone = delete(holds).where(_placed_on(service))
+    if owner is not None:
+        gone = gone.where(holds.c.owner == rows.text(owner))
+    connection.execute(gone)
     for hold in live:
         append(connection, lines.of_lift(service, hold, now, actor), epoch)
     return len(live)

@@ -73,11 +73,13 @@ class SqliteStore:
 
     # Writing
 
-    async def claim(self, holder: Holder, now: Stamp, /) -> Epoch:
+    async def claim(self, holder: Holder, now: Stamp, /, *, force: bool = False) -> Epoch:
         def job(journal: Journal) -> Epoch:
             journal.flush()
             name = str(self._path)
-            epoch = journal.transact(lambda connection: writes.claim(connection, name, holder, now))
+            epoch = journal.transact(
+                lambda connection: writes.claim(connection, name, holder, now, force=force)
+            )
             files.make_room(self._path)
             with suppress(writes.RehearsalError):
                 journal.transact(lambda connection: writes.rehearse(connection, now, epoch))
@@ -149,10 +151,18 @@ class SqliteStore:
         await self._write(lambda connection: writes.place_hold(connection, hold, epoch), epoch)
 
     async def lift_holds(
-        self, service: ServiceId | None, now: Stamp, /, *, epoch: Epoch, actor: str
+        self,
+        service: ServiceId | None,
+        now: Stamp,
+        /,
+        *,
+        epoch: Epoch,
+        actor: str,
+        owner: str | None = None,
     ) -> int:
         return await self._write(
-            lambda connection: writes.lift_holds(connection, service, now, actor, epoch), epoch
+            lambda connection: writes.lift_holds(connection, service, now, actor, epoch, owner),
+            epoch,
         )
 
     async def compact(self, keep_from: Stamp, /, *, epoch: Epoch) -> int:
