@@ -6,9 +6,11 @@ import errno
 import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from prunella.errors import PermanentError, TransientError
+from prunella.gateways._undo import undone_by
 
 _FOR_GOOD = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR})
 
@@ -45,17 +47,18 @@ class Files:
         """
         before: dict[str, str | None] = {}
         drafts: list[tuple[Path, Path]] = []
-        try:
+
+        def discard() -> None:
+            for draft, _ in drafts:
+                draft.unlink(missing_ok=True)
+
+        with undone_by(discard):
             for name, text in texts.items():
                 try:
                     before[name] = self.read(name)
                 except FileNotFoundError:
                     before[name] = None
                 drafts.append(self._draft(name, text))
-        except BaseException:
-            for draft, _ in drafts:
-                draft.unlink(missing_ok=True)
-            raise
         for draft, path in drafts:
             draft.replace(path)
         return before
@@ -83,14 +86,10 @@ class Files:
         draft = path.with_name(f".{name}.new")
         with _explained(path):
             self.folder.mkdir(parents=True, exist_ok=True)
-            try:
-                with draft.open("w") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
-            except BaseException:
-                draft.unlink(missing_ok=True)
-                raise
+            with undone_by(partial(draft.unlink, missing_ok=True)), draft.open("w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
         return draft, path
 
 

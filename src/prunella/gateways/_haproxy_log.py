@@ -8,6 +8,7 @@ enough for percentiles, and nothing is counted from them.
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
 import socket
 from collections.abc import Collection
@@ -63,6 +64,15 @@ class TimesLog:
             asyncio.get_running_loop().remove_reader(ours)
             ours.close()
             self.path.unlink(missing_ok=True)
+
+    def elsewhere(self) -> str:
+        """Who gets the lines instead of us; empty: nobody does."""
+        if self._socket is not None or not self.path.is_socket() or not _is_read(self.path):
+            return ""
+        return (
+            f"another process reads {self.path}: if that is not Prunella, end it, since there are "
+            "no percentiles until then"
+        )
 
     def timed(self, flow: Flow, backend: str, server: str = "") -> Flow:
         """A reading with the percentiles of the backend, or of one server of it."""
@@ -130,4 +140,4 @@ def _bound(path: Path) -> socket.socket:
 
 def _is_read(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
-        return other.connect_ex(str(path)) == 0
+        return other.connect_ex(str(path)) != errno.ECONNREFUSED

@@ -10,9 +10,11 @@ import hashlib
 import os
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from prunella.errors import PermanentError, TransientError
+from prunella.gateways._undo import undone_by
 
 _HEAD = "# Written by Prunella ({}): a change by hand is seen, and left as it is.\n"
 _FOR_GOOD = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR})
@@ -53,16 +55,13 @@ def write(path: Path, content: bytes) -> None:
     with explained(f"cannot write {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.new")
-        try:
+        with undone_by(partial(temporary.unlink, missing_ok=True)):
             with temporary.open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.chmod(_MODE)
             temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
 
 
 def contents(paths: Iterable[Path]) -> Mapping[Path, bytes | None]:

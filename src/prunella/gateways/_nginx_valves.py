@@ -19,6 +19,7 @@ from typing import NamedTuple
 from prunella.errors import PermanentError
 from prunella.gateways._nginx_conf import BUCKETS
 from prunella.gateways._nginx_files import explained
+from prunella.gateways._undo import undone_by
 
 _LAG_S = 2  # nginx's clock stands still while it works on something
 _LEASE_LIMIT_S = 3600.0
@@ -123,17 +124,18 @@ class Valves:
                 shutil.rmtree(stale)
         folder = kept / f"{letter}.{name}.{share}.{until}"
         link = self._folder / f".{name}.new"
-        try:
+
+        def discard() -> None:
+            shutil.rmtree(folder, ignore_errors=True)
+            link.unlink(missing_ok=True)
+
+        with undone_by(discard):
             _make(folder)
             for second in range(begin, until):
                 (folder / str(second)).symlink_to(answered)
             link.unlink(missing_ok=True)
             link.symlink_to(folder.relative_to(self._folder))
             link.replace(self._folder / name)
-        except BaseException:
-            link.unlink(missing_ok=True)
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
         if present is not None and present.parent == kept:
             shutil.rmtree(present, ignore_errors=True)  # the next turn tries again
 

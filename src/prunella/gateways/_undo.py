@@ -19,6 +19,6 @@ def undone_by(undo: Callable[[], None]) -> Generator[None]:
     except BaseException as error:
         try:
             undo()
-        except PrunellaError as trouble:
+        except (PrunellaError, OSError) as trouble:
             error.add_note(f"it could not be undone either: {trouble}")
         raise

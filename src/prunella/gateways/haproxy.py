@@ -174,8 +174,12 @@ class HAProxyGateway:
     async def examine(self) -> Sequence[Remark]:
         kept = [one for one in (self._circuits, self._state) if one]
         remarks = await examine(self._socket, self._spec.circuits, [*self._routes.values()], kept)
-        if self._spec.log and (trouble := trouble_at(self._spec.log)):
+        if self._log is None:
+            return remarks
+        if trouble := trouble_at(self._log.path):
             return [*remarks, Remark(trouble, fault=True)]
+        if elsewhere := self._log.elsewhere():
+            return [*remarks, Remark(elsewhere)]
         return remarks
 
     async def close(self) -> None:
