@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -34,6 +35,7 @@ _CALLERS = 16
 _SERVICES = 1000
 _READINGS = 20
 _LOAD_S = 10
+_LINES = 10_000  # that HAProxy logs in a second
 _INTERVAL_S = 5.0
 _LIMIT_MS = {"envoy": 50, "haproxy": 20, "nginx": 300}
 OPEN = Valve(0)
@@ -45,7 +47,7 @@ def measure() -> list[Row]:
         rows += asyncio.run(_turning(kind, limit_ms))
     for kind, many in (("envoy", _many_of_envoy), ("haproxy", _many_of_haproxy)):
         rows += asyncio.run(_reading(kind, many))
-    return rows
+    return rows + asyncio.run(_reading_logged())
 
 
 async def _turning(kind: str, limit_ms: float) -> list[Row]:
@@ -144,7 +146,9 @@ async def _many_of_envoy(folder: Path) -> AsyncIterator[tuple[Gateway, int]]:
 
 
 @asynccontextmanager
-async def _many_of_haproxy(folder: Path) -> AsyncIterator[tuple[Gateway, int]]:
+async def _many_of_haproxy(
+    folder: Path, log: Path | None = None
+) -> AsyncIterator[tuple[Gateway, int]]:
     lines = "".join(
         f"backend s{number}\n    server a 127.0.0.1:9\n    server b 127.0.0.1:9\n"
         for number in range(_SERVICES)
@@ -152,7 +156,7 @@ async def _many_of_haproxy(folder: Path) -> AsyncIterator[tuple[Gateway, int]]:
     async with haproxy(folder) as program:
         program.write("frontend edge\n    bind 127.0.0.1:{port}\n" + lines)
         await program.start()
-        spec = HAProxySpec.model_validate({"socket": program.socket})
+        spec = HAProxySpec.model_validate({"socket": program.socket, "log": log})
         gateway = HAProxyGateway(spec, context(folder))
         await gateway.route(
             [
@@ -167,6 +171,45 @@ async def _reading(kind: str, many: Any) -> list[Row]:
     with TemporaryDirectory(prefix="bench-") as folder:
         async with many(Path(folder)) as (gateway, pid):
             return await _readings(kind, gateway, psutil.Process(pid))
+
+
+async def _reading_logged() -> list[Row]:
+    """With percentiles of every service and server, from lines as HAProxy's httplog has them."""
+    with TemporaryDirectory(prefix="bench-") as name:
+        folder = Path(name)
+        log = folder / "log.sock"
+        async with _many_of_haproxy(folder, log) as (gateway, pid):
+            await gateway.observe()
+            begin, used = time.perf_counter(), time.thread_time()
+            sent = await asyncio.to_thread(_send, log, _LOAD_S)
+            share = 100 * (time.thread_time() - used) / (time.perf_counter() - begin)
+            flows = await gateway.observe()
+            told = sum(flow.traffic.p50_s is not None for flow in flows.values())
+            rows = await _readings("haproxy with log", gateway, psutil.Process(pid))
+            note = f"{sent / _LOAD_S:,.0f} taken by the kernel, {told:,} services with percentiles"
+            figure = f"haproxy: reading {_LINES:,} lines of its log a second"
+            return [*rows, Row(figure, share, "% of a core", note=note)]
+
+
+def _send(log: Path, span_s: float) -> int:
+    """So many lines each second, and none waits; how many were taken."""
+    taken, begin = 0, time.perf_counter()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ours:
+        ours.setblocking(False)  # noqa: FBT003 - its only argument
+        for number in range(int(_LINES * span_s)):
+            if (early_s := begin + number / _LINES - time.perf_counter()) > 0:
+                time.sleep(early_s)
+            took, server = number * 7919 % 400, "ab"[number // _SERVICES % 2]
+            line = (
+                f"127.0.0.1:40000 [25/Nov/2026:09:00:00.000] edge s{number % _SERVICES}/{server} "
+                f'0/0/1/{took}/{took + 1} 200 150 - - ---- 9/9/8/4/0 0/0 "GET / HTTP/1.1"'
+            )
+            try:
+                ours.sendto(line.encode(), str(log))
+            except BlockingIOError:
+                continue
+            taken += 1
+    return taken
 
 
 async def _readings(kind: str, gateway: Gateway, program: psutil.Process) -> list[Row]:
