@@ -12,6 +12,8 @@ import yaml
 from tests.deploy.rights import CIRCUITS, HEALING, HOME, NODES, in_order, table
 from tests.real.charts import Charts
 
+from prunella.config import Config, parse
+
 DEPLOY = Path(__file__).parents[2] / "deploy"
 CHART = DEPLOY / "helm" / "prunella"
 CHARTED = {
@@ -29,6 +31,10 @@ CHARTED = {
         *("--set", "podAnnotations.a=b", "--set", "persistence.storageClass=fast"),
         *("--set", "image.tag=1.2.3", "--set", "serviceMonitor.labels.release=prom"),
         *("--set", "serviceMonitor.enabled=true"),
+    ),
+    "without an operator": (
+        *("--set", "config.operator=null", "--set", "config.services.shop.platform=kubernetes"),
+        *("--set", "config.services.shop.kubernetes.name=shop"),
     ),
 }
 BUILT = {
@@ -277,6 +283,45 @@ def test_another_configuration_is_a_rollout(charts: Charts) -> None:
         return str(pod["spec"]["template"]["metadata"]["annotations"]["checksum/config"])
 
     assert mark() == mark() != mark("--set", "config.defaults.heal=observe")
+
+
+def configured(objects: Objects) -> Config:
+    (config,) = of_kind(objects, "ConfigMap")
+    return parse(config["data"]["prunella.yaml"], Path("/etc/prunella/prunella.yaml"))
+
+
+def test_its_configuration_is_sound(objects: Objects) -> None:
+    assert configured(objects).monitoring == ("0.0.0.0", 9110)
+
+
+def test_the_lease_is_the_one_of_the_configuration(charts: Charts) -> None:
+    objects = charts.rendered(CHART, "p", "p", "--set", "config.operator.lease=healer")
+    assert rights(objects, "Role", "p-prunella", "p")["leases.coordination.k8s.io healer"]
+
+
+@pytest.mark.parametrize(
+    ("way", "namespaces"),
+    [
+        ("kustomize: base", ()),
+        ("kustomize: cluster-wide", ("*",)),
+        ("helm: as it is", ()),
+        ("helm: cluster-wide", ("*",)),
+        ("helm: two namespaces", ("prunella", "shop")),
+    ],
+)
+def test_policies_are_read_from_where_there_are_rights(
+    built: Mapping[str, Objects], way: str, namespaces: tuple[str, ...]
+) -> None:
+    operator = configured(built[way]).operator
+    assert operator is not None
+    assert operator.namespaces == namespaces
+    (lease,) = (
+        name
+        for role in of_kind(built[way], "Role")
+        for rule in role["rules"]
+        for name in rule.get("resourceNames", ())
+    )
+    assert operator.lease == lease
 
 
 def test_helm_has_nothing_to_find_fault_with(charts: Charts) -> None:

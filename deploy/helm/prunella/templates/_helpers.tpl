@@ -35,6 +35,28 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   namespace: {{ .Release.Namespace }}
 {{- end }}
 
+{{- /* The namespaces that it may heal in, one after the other. */ -}}
+{{- define "prunella.namespaces" -}}
+{{- prepend .Values.rights.namespaces .Release.Namespace | uniq | toJson -}}
+{{- end }}
+
+{{- /* prunella.yaml: policies are read from where there are rights, unless it says otherwise. */ -}}
+{{- define "prunella.config" -}}
+{{- $config := deepCopy .Values.config -}}
+{{- if hasKey $config "operator" -}}
+{{- $operator := deepCopy (default dict $config.operator) -}}
+{{- if not (hasKey $operator "namespaces") -}}
+{{- if .Values.rights.clusterWide -}}
+{{- $_ := set $operator "namespaces" (list "*") -}}
+{{- else if .Values.rights.namespaces -}}
+{{- $_ := set $operator "namespaces" (include "prunella.namespaces" . | fromJsonArray) -}}
+{{- end -}}
+{{- end -}}
+{{- $_ := set $config "operator" $operator -}}
+{{- end -}}
+{{- toYaml $config -}}
+{{- end }}
+
 {{- /* What healing needs where it heals; docs/install-kubernetes.md says what each line is for. */ -}}
 {{- define "prunella.healing" -}}
 - apiGroups: [""]
