@@ -11,7 +11,7 @@ import asyncio
 import errno
 import re
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,41 +25,57 @@ from prunella.ports import Clock
 _log = structlog.get_logger("prunella.haproxy")
 _BACKEND = "BACKEND"  # all servers of one, as the statistics call them
 _LINE_BYTES = 1024  # of a line; what is sought stands near its begin
-_AT_ONCE = 256  # lines, before others have their turn
+_AT_ONCE = 512  # lines: as many as the kernel keeps
+_PAUSE_S = 0.03  # between two looks: a wake-up for each line costs more than the line
 _MODE = 0o622  # HAProxy may be anybody, and may write only
 # ` backend/server TR/Tw/Tc/Tr/Ta status `, as in the format of `option httplog`, in milliseconds
 _TIMED = re.compile(rb" ([^ /]+)/([^ /]+) -?\d+/(\d+)/(\d+)/(\d+)/\+?\d+ \d+ ")
 
 
 class TimesLog:
-    """The socket at `path`, and what was read from it of the wanted backends."""
+    """The socket at `path`, and what was read from it of the servers that there are.
+
+    Anybody may write to it, so nothing is kept of names that HAProxy's statistics do not have.
+    """
 
     def __init__(self, path: Path, clock: Clock) -> None:
         self.path = path
         self._clock = clock
         self._socket: socket.socket | None = None
-        self._times: dict[tuple[str, str], Times] = {}
-        self._wanted: dict[bytes, str] = {}
+        self._pause: asyncio.TimerHandle | None = None
+        self._times: dict[tuple[bytes, bytes], tuple[Times, ...]] = {}
+        self._known: dict[tuple[str, str], Times] = {}
         self._trouble = ""
 
-    def open(self, wanted: Collection[str]) -> None:
-        """Read the lines of these backends from now on; trouble is logged and tried again."""
-        self._wanted = {name.encode(): name for name in wanted}
-        self._times = {key: one for key, one in self._times.items() if key[0] in wanted}
-        if self._socket is not None:
-            return
+    def open(self, backends: Mapping[str, Collection[str]]) -> None:
+        """Read lines from now on, of these backends and their servers by name.
+
+        Trouble is logged once, and it is tried again at the next call.
+        """
+        old, self._known, self._times = self._known, {}, {}
+        for backend, servers in backends.items():
+            whole = self._known[backend, _BACKEND] = old.get((backend, _BACKEND)) or Times()
+            for server in servers:
+                one = self._known[backend, server] = old.get((backend, server)) or Times()
+                self._times[backend.encode(), server.encode()] = (whole, one)
+        if self._socket is None:
+            self._begin()
+
+    def _begin(self) -> None:
         try:
             self._socket = _bound(self.path)
         except OSError as error:
             if (trouble := f"{self.path}: {error.strerror or error}") != self._trouble:
                 _log.warning("no-times-from-haproxy", trouble=trouble)
             self._trouble = trouble
-            return
-        self._trouble = ""
-        asyncio.get_running_loop().add_reader(self._socket, self._read)
+        else:
+            self._trouble = ""
+            self._listen()
 
     def close(self) -> None:
         ours, self._socket = self._socket, None
+        if self._pause is not None:
+            self._pause.cancel()
         if ours is not None:
             asyncio.get_running_loop().remove_reader(ours)
             ours.close()
@@ -87,14 +103,22 @@ class TimesLog:
         return Flow(flow.valve, whole, servers)
 
     def _told(self, traffic: Traffic, backend: str, server: str, at: Instant) -> Traffic:
-        if (times := self._times.get((backend, server))) is None:
+        if (times := self._known.get((backend, server))) is None:
             return traffic
         found = times.summary(at)
         return traffic._replace(p50_s=found.p50_s, p95_s=found.p95_s, p99_s=found.p99_s)
 
+    def _listen(self) -> None:
+        self._pause = None
+        assert self._socket is not None
+        asyncio.get_running_loop().add_reader(self._socket, self._read)
+
     def _read(self) -> None:
-        ours, at = self._socket, self._clock.now()
+        """What has come, and then a pause: the kernel keeps what comes meanwhile."""
+        ours, at, loop = self._socket, self._clock.now(), asyncio.get_running_loop()
         assert ours is not None
+        loop.remove_reader(ours)
+        self._pause = loop.call_later(_PAUSE_S, self._listen)
         with suppress(BlockingIOError):
             for _ in range(_AT_ONCE):
                 self._take(ours.recv(_LINE_BYTES), at)
@@ -103,14 +127,9 @@ class TimesLog:
         found = _TIMED.search(line)
         if found is None:
             return  # a connection, a request that came to no server, or another's line
-        backend = self._wanted.get(found[1])
-        if backend is None:
-            return
-        took_s = (int(found[3]) + int(found[4]) + int(found[5])) / 1000
-        for server in (_BACKEND, found[2].decode(errors="replace")):
-            times = self._times.get((backend, server))
-            if times is None:
-                times = self._times[backend, server] = Times()
+        backend, server, *waits_ms = found.groups()
+        took_s = sum(map(int, waits_ms)) / 1000
+        for times in self._times.get((backend, server), ()):
             times.add(at, took_s, 1)
 
 

@@ -123,7 +123,12 @@ class HAProxyGateway:
             backends | {route.fallback for route in self._routes.values() if route.fallback}
         )
         if self._log is not None:
-            self._log.open(backends)
+            self._log.open(
+                {
+                    name: [one.name for one in backend.members]
+                    for name, backend in view.backends.items()
+                }
+            )
         now, now_ms = self._clock.now(), self._now_ms()
         points = {
             service: point
