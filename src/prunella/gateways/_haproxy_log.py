@@ -43,6 +43,7 @@ class TimesLog:
         self._clock = clock
         self._socket: socket.socket | None = None
         self._pause: asyncio.TimerHandle | None = None
+        self._backends: Mapping[str, Collection[str]] = {}
         self._times: dict[tuple[bytes, bytes], tuple[Times, ...]] = {}
         self._known: dict[tuple[str, str], Times] = {}
         self._trouble = ""
@@ -52,14 +53,19 @@ class TimesLog:
 
         Trouble is logged once, and it is tried again at the next call.
         """
+        if backends != self._backends:
+            self._backends = backends
+            self._learn(backends)
+        if self._socket is None:
+            self._begin()
+
+    def _learn(self, backends: Mapping[str, Collection[str]]) -> None:
         old, self._known, self._times = self._known, {}, {}
         for backend, servers in backends.items():
             whole = self._known[backend, _BACKEND] = old.get((backend, _BACKEND)) or Times()
             for server in servers:
                 one = self._known[backend, server] = old.get((backend, server)) or Times()
                 self._times[backend.encode(), server.encode()] = (whole, one)
-        if self._socket is None:
-            self._begin()
 
     def _begin(self) -> None:
         try:
