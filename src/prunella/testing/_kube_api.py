@@ -11,8 +11,9 @@ from aiohttp import web
 
 from prunella.kube.client import APPLY_PATCH
 from prunella.kube.kinds import Json, Kind
+from prunella.testing._kube_apply import APPLY, UPDATE, applied, fields, owned, updated
 from prunella.testing._kube_budget import forbid_eviction
-from prunella.testing._kube_fill import filled, managed, scale_of
+from prunella.testing._kube_fill import filled, scale_of
 from prunella.testing._kube_kinds import CRD, NAMESPACE, REVIEW, Kinds, Place
 from prunella.testing._kube_patch import merged, patched
 from prunella.testing._kube_refusals import (
@@ -144,13 +145,16 @@ class Api:
             raise bad(f"the object provided is a {named[1]} of {named[0]}")
         return self.create(place.kind, place.namespace, item, manager)
 
-    def create(self, kind: Kind, namespace: str, body: Json, manager: str) -> Json:
+    def create(
+        self, kind: Kind, namespace: str, body: Json, manager: str, how: str = UPDATE
+    ) -> Json:
         """As a client does it: what is said of its status does not count."""
         if kind.namespaced and Key("", "namespaces", "", namespace) not in self.store.objects:
             raise not_found(Key("", "namespaces", "", namespace))
         if self.kinds.has_status(kind):
             body = {name: value for name, value in body.items() if name != "status"}
-        made = self.store.create(kind, namespace, managed(filled(kind, body), manager, "Update"))
+        whole = owned(filled(kind, body), fields(body), manager, how)
+        made = self.store.create(kind, namespace, whole)
         if kind == CRD:
             self.kinds.define(made)
         return made
@@ -161,15 +165,20 @@ class Api:
         if content == APPLY_PATCH and not manager:
             raise bad("PatchOptions.meta.k8s.io is invalid: fieldManager: Required value")
         if content == APPLY_PATCH and key not in self.store.objects and not place.sub:
-            return 201, self.create(place.kind, place.namespace, body, manager)
+            return 201, self.create(place.kind, place.namespace, body, manager, APPLY)
         old = self.store.get(key)
         seen = scale_of(old) if place.sub == "scale" else old
-        new: Json = patched(seen, body, content) if request.method == "PATCH" else body
+        whole_apply = content == APPLY_PATCH and not place.sub
+        if whole_apply:
+            force = request.query.get("force") == "true"
+            new: Json = applied(key, seen, body, manager, force=force)
+        else:
+            new = patched(seen, body, content) if request.method == "PATCH" else body
         if at(new, "metadata.name") not in {None, key.name}:
             raise bad("the name of the object does not match the name on the URL")
         whole = self._whole(place, old, new)
-        how = "Apply" if content == APPLY_PATCH else "Update"
-        done = self.store.replace(key, managed(whole, manager, how))
+        whole = whole if whole_apply else updated(old, whole, manager)
+        done = self.store.replace(key, whole, wanted=place.sub != "status")
         if place.kind == CRD:
             self.kinds.define(done)
         return 200, scale_of(done) if place.sub == "scale" else done
@@ -221,7 +230,8 @@ class Api:
         if at(body, "metadata.name") not in {None, place.name}:
             raise bad("name in URL does not match name in Eviction object")
         forbid_eviction(self.store, place.key)
-        return self._delete(place._replace(sub=""), body.get("deleteOptions") or {})
+        self._delete(place._replace(sub=""), body.get("deleteOptions") or {})
+        return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
 
 
 def is_watch(request: web.Request) -> bool:

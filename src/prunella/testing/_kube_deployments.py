@@ -115,7 +115,8 @@ def _make_set(store: Store, item: Json, digest: str, notes: Json) -> None:
 
 def _annotate(store: Store, key: Key, notes: Json) -> None:
     item = store.get(key)
-    store.replace(key, {**item, "metadata": {**item["metadata"], "annotations": notes}})
+    noted = {**item, "metadata": {**item["metadata"], "annotations": notes}}
+    store.replace(key, noted, wanted=False)
 
 
 def _scale(store: Store, key: Key, replicas: int) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from prunella.kube.kinds import Json, Kind
 from prunella.testing._kube_patch import copied
 from prunella.testing._kube_select import at, part
@@ -47,16 +45,6 @@ def filled(kind: Kind, body: Json) -> Json:
         inner: Json = template["spec"]  # pyright: ignore[reportUnknownVariableType]
         template["spec"] = {**_DEFAULTS["Pod"], **inner}
     return {**whole, "spec": spec}
-
-
-def managed(item: Json, manager: str, operation: str) -> Json:
-    """With who has changed it, once for each manager and way."""
-    meta: Json = item.get("metadata") or {}
-    listed: list[Json] = meta.get("managedFields") or []
-    entry: dict[str, Any] = {"manager": manager or "unknown", "operation": operation}
-    if not any(entry.items() <= one.items() for one in listed):
-        listed = [*listed, {**entry, "apiVersion": item.get("apiVersion", "v1")}]
-    return {**item, "metadata": {**meta, "managedFields": listed}}
 
 
 def scale_of(item: Json) -> Json:

@@ -125,9 +125,9 @@ class Kinds:
         if parts[:1] == ["apis"] and len(parts) > 2:
             group, parts = parts[1], parts[1:]
         elif parts[:1] != ["api"]:
-            raise _nowhere()
+            raise _no_page()
         if len(parts) < 3 or group not in {kind.group for kind in self}:
-            raise _nowhere()
+            raise _no_page()
         version, rest = parts[1], parts[2:]
         namespace = ""
         if rest[0] == "namespaces" and len(rest) > 2 and rest[2] not in {"status", "finalize"}:
@@ -171,6 +171,11 @@ def discovery(known: Iterable[Kind], path: str) -> Json | None:
     ]
     whole = "/".join(filter(None, wanted))
     return {"kind": "APIResourceList", "groupVersion": whole, "resources": resources}
+
+
+def _no_page() -> Refused:
+    """Not even the group is known: no part of the server feels addressed."""
+    return Refused(404, "", "404 page not found")
 
 
 def _nowhere() -> Refused:

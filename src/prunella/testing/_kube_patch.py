@@ -90,8 +90,9 @@ def _step(place: Any, last: str, operation: str, value: object) -> None:
     elif operation == "remove":
         del place[_at(place, last)]
     elif operation == "test":
-        at = _at(place, last)
-        if place[at] != value:
+        whole = cast("Json | list[object]", place)
+        absent = isinstance(whole, dict) and value is None and last not in whole
+        if not absent and whole[_at(whole, last)] != value:
             raise ValueError(last)
     else:
         raise bad(f"Unexpected kind: {operation}")

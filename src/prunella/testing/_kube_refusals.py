@@ -27,7 +27,10 @@ class Key(NamedTuple):
 
 
 class Refused(Exception):
-    """A request that is not granted; what a client is told of it."""
+    """A request that is not granted; what a client is told of it.
+
+    Without a reason, it is told nothing but the message, as plain text.
+    """
 
     def __init__(
         self,
@@ -89,6 +92,19 @@ def other_uid(key: Key, wanted: str, found: str) -> Refused:
 def rejected() -> Refused:
     words = "the server rejected our request due to an error in our request"
     return Refused(422, "Invalid", words)
+
+
+def field_conflict(key: Key, clashes: Sequence[tuple[str, str]]) -> Refused:
+    """Others own what is to be applied: who, and which field."""
+    causes = [
+        {"reason": "FieldManagerConflict", "message": f'conflict with "{who}"', "field": field}
+        for who, field in clashes
+    ]
+    words = "; ".join(f'conflict with "{who}": {field}' for who, field in clashes)
+    many = "conflict" if len(clashes) == 1 else "conflicts"
+    return Refused(
+        409, "Conflict", f"Apply failed with {len(clashes)} {many}: {words}", key, causes
+    )
 
 
 def expired(asked: object, oldest: object) -> Refused:

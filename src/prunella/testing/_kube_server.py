@@ -115,7 +115,7 @@ class Server:
 
     def expire(self) -> None:
         """Forget all versions till now: open watches are told so, and end; those that ask from
-        an old version on, or for the rest of a list, are refused with 410.
+        an old version on, or for the rest of a list, are refused: 410.
         """
         self._store.forget()
         self._api.forget_pages()
@@ -163,6 +163,8 @@ class Server:
         try:
             answer = await self._respond(request)
         except Refused as refused:
+            if not refused.reason:
+                return web.Response(text=f"{refused}\n", status=refused.code)
             return _json(refused.status(), refused.code)
         if self._lost and request.method in _WRITES and request.transport is not None:
             self._lost -= 1

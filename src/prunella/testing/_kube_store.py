@@ -98,10 +98,11 @@ class Store:
             meta["generation"] = 1
         return self._put(key, {"apiVersion": kind.api_version, "kind": kind.name, **new})
 
-    def replace(self, key: Key, body: Mapping[str, object]) -> Json:
+    def replace(self, key: Key, body: Mapping[str, object], *, wanted: bool = True) -> Json:
         """Put the whole object in place of the one there is.
 
-        What only the server may say of it stays; what changes nothing is no change.
+        What only the server may say of it stays; what changes nothing is no change. Not `wanted`:
+        it comes along with a status, and makes no new generation.
 
         Raises:
             Refused: there is none, it has another version by now, or another uid.
@@ -119,7 +120,7 @@ class Store:
         new["metadata"] = meta
         if _without_managers(new) == _without_managers(old):
             return old
-        if "generation" in was and _wanted(new) != _wanted(old):
+        if wanted and "generation" in was and _wanted(new) != _wanted(old):
             meta["generation"] = was["generation"] + 1
         return self._put(key, copied(new))
 
@@ -195,8 +196,12 @@ def _owners(item: Json | None) -> list[str]:
     return [one["uid"] for one in listed if one.get("controller")]
 
 
-def _wanted(item: Mapping[str, object]) -> Mapping[str, object]:
-    return {name: value for name, value in item.items() if name not in {"metadata", "status"}}
+def _wanted(item: Json) -> Json:
+    """What makes a new generation; to a Deployment its annotations belong, and to nothing else."""
+    wanted = {name: value for name, value in item.items() if name not in {"metadata", "status"}}
+    if item.get("kind") == "Deployment":
+        wanted["annotations"] = item["metadata"].get("annotations") or {}
+    return wanted
 
 
 def _without_managers(item: Json) -> Json:

@@ -43,8 +43,7 @@ class Watches:
 
     def expire(self) -> None:
         """All are told that they are too old, and come to their end."""
-        refusal = expired(0, self._store.oldest).status()
-        line = msgspec.json.encode({"type": "ERROR", "object": refusal}) + b"\n"
+        line = _refusal(0, self._store.oldest)
         for queue in self._open:
             queue.put_nowait(line)
             queue.put_nowait(None)
@@ -59,16 +58,19 @@ class Watches:
     ) -> web.StreamResponse:
         """Tell what happens from a version on; without one, first what there is.
 
-        Raises: Refused: the version is too old, or none.
+        The first and last thing that is told is that the version is too old, if it is.
+
+        Raises: Refused: it is no version.
         """
         query = request.query
         asked = query.get("resourceVersion", "")
         if asked and not asked.isdigit():
             raise bad(f"Invalid value: {asked!r}: Invalid resource version")
-        if asked not in {"", "0"} and int(asked) < self._store.oldest:
-            raise expired(asked, self._store.oldest)
         queue: asyncio.Queue[Item] = asyncio.Queue()
-        if asked in {"", "0"}:
+        if asked not in {"", "0"} and int(asked) < self._store.oldest:
+            queue.put_nowait(_refusal(int(asked), self._store.oldest))
+            queue.put_nowait(None)
+        elif asked in {"", "0"}:
             for item in begin():
                 line = msgspec.json.encode({"type": "ADDED", "object": item})
                 queue.put_nowait(line + b"\n")
@@ -120,6 +122,11 @@ class Watches:
         kind = place.kind
         item = {"kind": kind.name, "apiVersion": kind.api_version, "metadata": meta}
         return msgspec.json.encode({"type": "BOOKMARK", "object": item}) + b"\n"
+
+
+def _refusal(asked: int, oldest: int) -> bytes:
+    refusal = expired(asked, oldest).status()
+    return msgspec.json.encode({"type": "ERROR", "object": refusal}) + b"\n"
 
 
 def _line(change: Change, place: Place, test: Test) -> bytes:
