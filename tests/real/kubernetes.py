@@ -70,17 +70,17 @@ class Kubernetes:
     def __init__(self, kubeconfig: Path) -> None:
         self.kubeconfig = kubeconfig
         config = yaml.safe_load(kubeconfig.read_text())
-        self._server = config["clusters"][0]["cluster"]["server"]
-        self._token = config["users"][0]["user"].get("token", "")
+        self.server: str = config["clusters"][0]["cluster"]["server"]
+        self.token: str = config["users"][0]["user"].get("token", "")
         self._tls = ssl._create_unverified_context()
 
     def call(
         self, method: str, path: str, body: object | None = None, content: str = "application/json"
     ) -> dict[str, Any]:
         """One request. Raises RuntimeError with what the server says: it refuses."""
-        headers = {"Content-Type": content, "Authorization": f"Bearer {self._token}"}
+        headers = {"Content-Type": content, "Authorization": f"Bearer {self.token}"}
         data = None if body is None else json.dumps(body).encode()
-        request = Request(self._server + path, data, headers, method=method)
+        request = Request(self.server + path, data, headers, method=method)
         try:
             with urlopen(request, timeout=30, context=self._tls) as answer:
                 return dict(json.loads(answer.read() or b"{}"))
@@ -170,8 +170,8 @@ class OwnKubernetes(Kubernetes):
         until(self.answers, _START_S)
 
     def answers(self) -> bool:
-        headers = {"Authorization": f"Bearer {self._token}"}
-        request = Request(f"{self._server}/readyz", headers=headers)
+        headers = {"Authorization": f"Bearer {self.token}"}
+        request = Request(f"{self.server}/readyz", headers=headers)
         with suppress(OSError), urlopen(request, timeout=2, context=self._tls) as answer:
             return bool(answer.status == 200)
         return False
@@ -188,6 +188,16 @@ class OwnKubernetes(Kubernetes):
             yield
         finally:
             thaw(pid)
+
+    def forget_versions(self) -> None:
+        """Know no version from before now, neither in what is stored nor in what is remembered
+        of it: the API server starts again.
+        """
+        now = self.call("GET", "/api/v1/namespaces?limit=1")["metadata"]["resourceVersion"]
+        self.kill_api()
+        body = json.dumps({"revision": now, "physical": True}).encode()
+        with urlopen(f"http://127.0.0.1:{self._etcd_port}/v3/kv/compaction", body, timeout=30):
+            self.start_api()
 
     # The node ----------------------------------------------------------------------------------
 
