@@ -8,14 +8,15 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from prunella.config import Config, ConfigFaults, load
+from prunella.config import Changes, Config, ConfigFaults, load
 from prunella.core.model import Mode
 from prunella.errors import PrunellaError
 from prunella.runtime.clock import SystemClock
@@ -24,6 +25,7 @@ from prunella.runtime.systemd import ServiceManager
 
 if TYPE_CHECKING:
     from prunella.api.server import HttpServer
+    from prunella.operator.home import Home
 
 _log = structlog.get_logger("prunella.app")
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
@@ -89,62 +91,82 @@ def run(path: Path, *, observe: bool = False) -> int:
 
 
 async def _serve(config: Config, *, observe: bool) -> int:
-    orchestrator = SelfHealingOrchestrator(config)
+    home = None
+    if config.operator is not None:
+        from prunella.operator.home import Home  # noqa: PLC0415 - no cluster, nothing of it
+
+        home = Home(config, observe=observe)
+    orchestrator = SelfHealingOrchestrator(config, tenure=None if home is None else home.tenure)
     if config.api is not None:
         orchestrator.address = "{}:{}".format(*config.api)
     manager = ServiceManager.taken_from(os.environ)
-    stop = _signals(orchestrator, config.path, manager, observe=observe)
-    await orchestrator.open()
-    servers: list[HttpServer] = []
-    dog: asyncio.Task[None] | None = None
-    try:
-        await _answer(orchestrator, config, servers)
+    take_over = orchestrator.reload if home is None else home.take_file
+    stop = _signals(take_over, config.path, manager, observe=observe)
+    async with AsyncExitStack() as open_parts:
+        if home is not None:
+            open_parts.push_async_callback(home.leave)
+            await _listen(orchestrator, config, open_parts)
+            if not await home.lead(orchestrator, stop):
+                return EXIT_OK
+        open_parts.push_async_callback(_stop, orchestrator, home)
+        await orchestrator.open()
+        if home is None:
+            await _listen(orchestrator, config, open_parts)
         await orchestrator.start_monitoring()
+        if home is not None:
+            home.move_in(orchestrator)
+            open_parts.push_async_callback(home.move_out)
         gc.collect()
         gc.freeze()  # what was built at the start stays: walking it again only stalls the loop
+        open_parts.callback(manager.tell, "STOPPING=1")
         manager.tell("READY=1")
         dog = asyncio.create_task(manager.beat(SystemClock()))
+        open_parts.callback(dog.cancel)
         _log.info("ready", services=len(config.services), store=config.store)
-        return await _until_stopped(orchestrator, stop)
-    finally:
-        manager.tell("STOPPING=1")
-        if dog is not None:
-            dog.cancel()
-        for server in servers:
-            await server.stop()
-        await orchestrator.stop_monitoring()
+        return await _until_stopped(orchestrator, home, stop)
 
 
-async def _answer(
-    orchestrator: SelfHealingOrchestrator, config: Config, servers: list[HttpServer]
+async def _listen(
+    orchestrator: SelfHealingOrchestrator, config: Config, open_parts: AsyncExitStack
 ) -> None:
-    """Start what the configuration has of servers; those that run are added, also if one fails."""
+    """Start what the configuration has of servers."""
     if config.api is None:
         return
     from prunella.api.server import ApiServer, MonitoringServer  # noqa: PLC0415 - no API, no web
 
-    servers.append(ApiServer(orchestrator, *config.api))
+    orchestrator.loop = asyncio.get_running_loop()
+    servers: list[HttpServer] = [ApiServer(orchestrator, *config.api)]
     if config.monitoring is not None:
         servers.append(MonitoringServer(orchestrator, *config.monitoring))
     for server in servers:
+        open_parts.push_async_callback(server.stop)
         host, port = await server.start()
         _log.info("api", **{server.key: f"{host}:{port}"})
 
 
-async def _until_stopped(orchestrator: SelfHealingOrchestrator, stop: asyncio.Event) -> int:
+async def _stop(orchestrator: SelfHealingOrchestrator, home: Home | None) -> None:
+    """Who does not lead any more touches nothing: the next one looks after it already."""
+    await orchestrator.stop_monitoring(leave=home is not None and home.has_lost)
+
+
+async def _until_stopped(
+    orchestrator: SelfHealingOrchestrator, home: Home | None, stop: asyncio.Event
+) -> int:
     assert orchestrator.failed is not None, "open() has run"
     stopping = asyncio.create_task(stop.wait())
-    ends: set[asyncio.Future[Any]] = {stopping, orchestrator.failed}
+    failures = [orchestrator.failed, *([home.failed] if home is not None else [])]
+    ends: list[asyncio.Future[Any]] = [stopping, *failures]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
-    if orchestrator.failed.done():
-        sys.stderr.write(f"prunella: {orchestrator.failed.exception()}\n")
-        return EXIT_FAILED
+    for failed in failures:
+        if failed.done():
+            sys.stderr.write(f"prunella: {failed.exception()}\n")
+            return EXIT_FAILED
     return EXIT_OK
 
 
 def _signals(
-    orchestrator: SelfHealingOrchestrator,
+    take_over: Callable[[Config], Awaitable[Changes]],
     path: Path | None,
     manager: ServiceManager,
     *,
@@ -158,7 +180,7 @@ def _signals(
 
     def reload() -> None:
         if path is not None:
-            task = loop.create_task(_reload(orchestrator, path, manager, observe=observe))
+            task = loop.create_task(_reload(take_over, path, manager, observe=observe))
             reloads.add(task)
             task.add_done_callback(reloads.discard)
 
@@ -167,12 +189,16 @@ def _signals(
 
 
 async def _reload(
-    orchestrator: SelfHealingOrchestrator, path: Path, manager: ServiceManager, *, observe: bool
+    take_over: Callable[[Config], Awaitable[Changes]],
+    path: Path,
+    manager: ServiceManager,
+    *,
+    observe: bool,
 ) -> None:
     """Take over a changed file; a bad one is refused and the old configuration stays."""
     manager.tell("RELOADING=1")
     try:
-        found = await orchestrator.reload(read_config(path, observe=observe))
+        found = await take_over(read_config(path, observe=observe))
     except PrunellaError as error:
         _log.error("reload-refused", error=str(error))
     else:
