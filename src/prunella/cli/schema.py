@@ -20,7 +20,7 @@ def command(
     if crds:
         from prunella.operator.objects import definitions  # noqa: PLC0415 - slow
 
-        _terminal.say(definitions().rstrip("\n"))
+        typer.echo(definitions(), nl=False)
         return
     from prunella.config import json_schema  # noqa: PLC0415 - slow
 

@@ -23,6 +23,7 @@ class Accepted(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True):
+    observed_generation: int = 0
     conditions: tuple[dict[str, Any], ...] = ()
     services: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
     accepted: Accepted | None = None

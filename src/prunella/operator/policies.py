@@ -386,6 +386,7 @@ class Policies:
 def _as_json(status: Status) -> Json:
     accepted = status.accepted
     return {
+        "observedGeneration": status.observed_generation,
         "conditions": [dict(one) for one in status.conditions],
         "services": dict(status.services),
         "accepted": None
