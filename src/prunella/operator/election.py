@@ -106,10 +106,10 @@ class Election:
     async def release(self) -> None:
         """Let the next one take over at once; then end."""
         if self._leads and not self._lost:
-            self._lose("given up")
+            self._lost = "given up"
             with suppress(PrunellaError):  # it ends by itself as well
                 lease = await self._cluster.get(LEASE, self.name, self.namespace)
-                spec = lease.get("spec") or {}
+                spec: Json = lease.get("spec") or {}
                 if spec.get("holderIdentity") == self.identity:
                     now = self._now()
                     spec |= {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": now}
@@ -192,7 +192,7 @@ class Election:
     def _lose(self, why: str) -> None:
         if not self._lost:
             self._lost = why
-            _log.critical("lease-lost", why=why, lease=f"{self.namespace}/{self.name}")
+            _log.error("lease-lost", why=why, lease=f"{self.namespace}/{self.name}")
 
     def _expiry(self) -> Instant:
         duration_s = float(self._seen.get("leaseDurationSeconds") or self.ttl_s)

@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import structlog
@@ -172,9 +172,13 @@ class Home:
             return
         error = task.exception()
         assert error is not None, "they run for ever"
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        self.failed.set_exception(error)
+        self.failed.set_exception(_first(error))
+
+
+def _first(error: BaseException) -> BaseException:
+    if isinstance(error, BaseExceptionGroup):
+        return _first(cast("BaseExceptionGroup[BaseException]", error).exceptions[0])
+    return error
 
 
 async def _end(tasks: list[asyncio.Task[Any]]) -> None:

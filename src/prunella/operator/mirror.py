@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 import structlog
@@ -47,7 +48,7 @@ class _Written(Object, frozen=True):
 
 
 class _Page(Struct, frozen=True):
-    metadata: Json = msgspec.field(default_factory=dict)
+    metadata: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
     items: tuple[_Written, ...] = ()
 
 
@@ -90,9 +91,9 @@ class Mirror:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), _LOOK_S)
 
-    async def _attempt(self, work: Callable[[], object]) -> bool:
+    async def _attempt(self, work: Callable[[], Awaitable[None]]) -> bool:
         try:
-            await work()  # type: ignore[misc]
+            await work()
         except StaleEpochError:
             raise
         except (TransientError, PermanentError) as error:

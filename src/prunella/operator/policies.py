@@ -144,7 +144,7 @@ class Policies:
     # One pass ----------------------------------------------------------------------------------
 
     async def _resolve(self) -> list[Verdict]:
-        policies = [one async for one in self._read_policies()]
+        policies = await self._read_policies()
         wanted = {
             (kind, one.metadata.namespace)
             for one in policies
@@ -214,7 +214,8 @@ class Policies:
 
     # What is there -----------------------------------------------------------------------------
 
-    async def _read_policies(self) -> Any:
+    async def _read_policies(self) -> list[Policy]:
+        found: list[Policy] = []
         for namespace in self._namespaces:
             reflector = self._watch(HEALING_POLICY, namespace, Policy)
             try:
@@ -226,8 +227,8 @@ class Policies:
             else:
                 self._can_tell(f"policies in {namespace or 'all namespaces'}")
                 self._policies[namespace] = dict(reflector.items)
-            for one in self._policies.get(namespace, {}).values():
-                yield one
+            found += self._policies.get(namespace, {}).values()
+        return found
 
     async def _read_workloads(self, kind: str, namespace: str) -> Sequence[Workload] | None:
         whole = self._namespaces == ("",)

