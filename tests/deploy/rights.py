@@ -10,7 +10,7 @@ Rights = Mapping[str, str]
 LOOK = "get list watch"
 HOME: Rights = {
     "leases.coordination.k8s.io": "create",
-    "leases.coordination.k8s.io prunella": "get patch update",
+    "leases.coordination.k8s.io prunella": "get update",
 }
 HEALING: Rights = {
     "pods": LOOK,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -143,10 +144,9 @@ def test_circuits_have_a_role_of_their_own(built: Mapping[str, Objects], charts:
         assert rights(charted, "Role", "prunella-circuits", namespace) == in_order(CIRCUITS)
     everywhere = rights(built["helm: circuits everywhere"], "ClusterRole", "prunella-circuits")
     assert everywhere == in_order(CIRCUITS)
-    component = (DEPLOY / "kustomize/components/circuits/role.yaml").read_text()
-    assert rights(list(yaml.safe_load_all(component)), "Role", "prunella-circuits", "prunella") == (
-        in_order(CIRCUITS)
-    )
+    alone = charts.built(DEPLOY / "kustomize" / "circuits")
+    assert [one["kind"] for one in alone] == ["Role", "RoleBinding"]
+    assert rights(alone, "Role", "prunella-circuits") == in_order(CIRCUITS)
 
 
 # The pod -----------------------------------------------------------------------------------------
@@ -322,6 +322,18 @@ def test_policies_are_read_from_where_there_are_rights(
         for name in rule.get("resourceNames", ())
     )
     assert operator.lease == lease
+
+
+def test_the_overlays_go_together(charts: Charts, tmp_path: Path) -> None:
+    def way(name: str) -> str:
+        return os.path.relpath(DEPLOY / "kustomize" / name, tmp_path)
+
+    both = {
+        "resources": [way("base")],
+        "components": [way("components/prometheus"), way("components/cluster-wide")],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(both))
+    assert {"ServiceMonitor", "ClusterRole"} < {one["kind"] for one in charts.built(tmp_path)}
 
 
 def test_helm_has_nothing_to_find_fault_with(charts: Charts) -> None:

@@ -160,6 +160,7 @@ NAMED: Mapping[str, Any] = {"metadata": {"name": "p"}}
         ("PATCH", "/apis/coordination.k8s.io/v1/namespaces/{own}/leases/another", {}),
         ("DELETE", "/apis/coordination.k8s.io/v1/namespaces/{own}/leases/prunella", None),
         ("GET", "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases", None),
+        ("PATCH", "/apis/coordination.k8s.io/v1/namespaces/{own}/leases/prunella", {}),
         ("DELETE", "/apis/prunella.dev/v1alpha1/namespaces/{own}/healingpolicies/p", None),
         ("PATCH", "/apis/prunella.dev/v1alpha1/namespaces/{own}/healingactions/p", {}),
         ("GET", "/metrics", None),
@@ -184,10 +185,14 @@ def test_the_server_lets_it_do_its_work(account: Kubernetes, namespace: str) -> 
     for path in (
         "/apis/apps/v1/namespaces/{own}/deployments/p",
         "/apis/apps/v1/namespaces/{own}/statefulsets/p/scale",
-        "/apis/coordination.k8s.io/v1/namespaces/{own}/leases/prunella",
     ):
         with pytest.raises(RuntimeError, match=r'"code":\s*404'):
             account.merge(path.format(own=namespace), {"metadata": {}})
+    leases = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+    made = account.call("POST", leases, {"metadata": {"name": "prunella"}, "spec": {}})
+    made["spec"]["holderIdentity"] = "prunella-0"
+    account.call("PUT", f"{leases}/prunella", made)
+    assert account.call("GET", f"{leases}/prunella")["spec"]["holderIdentity"] == "prunella-0"
     eviction = {"metadata": {"name": "p", "namespace": namespace}}
     with pytest.raises(RuntimeError, match=r'"code":\s*404'):
         account.call("POST", f"/api/v1/namespaces/{namespace}/pods/p/eviction", eviction)
