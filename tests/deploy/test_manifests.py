@@ -17,6 +17,7 @@ from prunella.config import Config, parse
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 CHART = DEPLOY / "helm" / "prunella"
+CRDS = Path(__file__).parents[2] / "src" / "prunella" / "operator" / "crds"
 CHARTED = {
     "as it is": (),
     "cluster-wide": ("--set", "rights.clusterWide=true"),
@@ -251,8 +252,8 @@ def plain(objects: Objects) -> dict[tuple[str, str], Any]:
     """Objects without what only says who has made them."""
     found: dict[tuple[str, str], Any] = {}
     for one in objects:
-        if one["kind"] == "Namespace":
-            continue  # Helm makes none
+        if one["kind"] in {"Namespace", "CustomResourceDefinition"}:
+            continue  # Helm makes no namespace, and puts no labels on definitions
         text = re.sub(r"prunella-config-[a-z0-9]{10}", "prunella-config", yaml.safe_dump(one))
         copy = yaml.safe_load(text)
         for noise in ("app.kubernetes.io/managed-by", "helm.sh/chart"):
@@ -275,6 +276,19 @@ def test_helm_and_kustomize_make_the_same(
     built: Mapping[str, Objects], charted: str, built_as: str
 ) -> None:
     assert plain(built[f"helm: {charted}"]) == plain(built[f"kustomize: {built_as}"])
+
+
+@pytest.mark.parametrize("way", ["kustomize/base/crds", "helm/prunella/crds"])
+def test_the_definitions_are_those_of_the_program(way: str) -> None:
+    def texts(folder: Path) -> dict[str, str]:
+        return {path.name: path.read_text() for path in folder.iterdir()}
+
+    assert texts(DEPLOY / way) == texts(CRDS)
+
+
+def test_the_definitions_are_installed(objects: Objects) -> None:
+    names = {one["metadata"]["name"] for one in of_kind(objects, "CustomResourceDefinition")}
+    assert names == {f"{path.stem}.prunella.dev" for path in CRDS.iterdir()}
 
 
 def test_another_configuration_is_a_rollout(charts: Charts) -> None:
