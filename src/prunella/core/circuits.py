@@ -95,7 +95,8 @@ def _half_open(snap: Snapshot, debt: Debt, name: str, present: int) -> Decision:
         return _turn(snap, debt, debt.granted, why)
     if snap.diagnosis.health is Health.UNKNOWN and snap.is_probed:
         return Decision(Reason.OWING, f"{name} is due, and nothing is known of the service")
-    step = SHARES[-1] if debt.instance is not None else next_share(present)
+    in_steps = debt.instance is None and snap.flow is not None and snap.flow.shares
+    step = next_share(present) if in_steps else SHARES[-1]
     return _turn(snap, debt, step, f"{name} has been open for its time")
 
 

@@ -49,8 +49,10 @@ class Flow(NamedTuple):
         valve: as it is set, whoever has set it.
         traffic: of all its servers together.
         servers: in the gateway's order; empty where it does not tell them apart.
+        shares: whether a part of its requests can be let through; else all or none.
     """
 
     valve: Valve
     traffic: Traffic
     servers: tuple[Server, ...] = ()
+    shares: bool = True

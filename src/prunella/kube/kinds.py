@@ -46,6 +46,7 @@ HEALING_POLICY = Kind("prunella.dev", "v1alpha1", "healingpolicies", "HealingPol
 HEALING_ACTION = Kind("prunella.dev", "v1alpha1", "healingactions", "HealingAction")
 NAMESPACE = Kind("", "v1", "namespaces", "Namespace", namespaced=False)
 HTTP_ROUTE = Kind("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute")
+VIRTUAL_SERVICE = Kind("networking.istio.io", "v1", "virtualservices", "VirtualService")
 
 
 class Struct(msgspec.Struct, frozen=True, rename="camel", gc=False):

@@ -47,6 +47,7 @@ class Passage:
         if flow is None:
             self.flow, self._blind_at = None, self._clock.now()
             return
+        flow = flow._replace(shares=flow.shares and self._gateway.shares)
         last, self.flow = self.flow, flow
         if last is not None and _total(flow) < _total(last):
             self._begun_anew = True

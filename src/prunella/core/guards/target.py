@@ -25,6 +25,8 @@ def _of_circuit(proposal: Proposal) -> Veto | None:
         return Veto("target", "its gateway cannot say what it lets through: nothing is touched")
     if wanted is not None and all(server.name != wanted for server in flow.servers):
         return Veto("target", f"its gateway has no server {wanted}")
+    if wanted is None and not flow.shares and proposal.action.share not in (0, 100):
+        return Veto("target", "its gateway lets all of its requests through, or none")
     return None
 
 
