@@ -128,9 +128,16 @@ class OwnKubernetes(Kubernetes):
         self._write_identities()
         super().__init__(self.folder / "kubeconfig")
 
-    def start(self, *, node: bool = True) -> None:
+    def start(self, *, node: bool = True, controllers: bool = True) -> None:
+        """`controllers`: without them objects are what they are, and nothing follows from them."""
         self._start_etcd()
         self.start_api()
+        if controllers:
+            self._start_controllers()
+        if node:
+            self._start_node()
+
+    def _start_controllers(self) -> None:
         for name, port in (("controller-manager", "controllers"), ("scheduler", "scheduler")):
             keys = (
                 *("--service-account-private-key-file", str(self.folder / "sa.key")),
@@ -143,8 +150,6 @@ class OwnKubernetes(Kubernetes):
                 f"--secure-port={self._ports[port]}",
                 *(keys if name == "controller-manager" else ()),
             )
-        if node:
-            self._start_node()
 
     # The API server ----------------------------------------------------------------------------
 
@@ -364,12 +369,12 @@ state = "{self.folder}/containerd-state"
 
 
 @contextmanager
-def running(*, node: bool = True) -> Iterator[OwnKubernetes]:
+def running(*, node: bool = True, controllers: bool = True) -> Iterator[OwnKubernetes]:
     """A started cluster of our own; gone without a trace on the way out."""
     with claimed() as slot:
         one = OwnKubernetes(slot, Path(os.environ["KUBEBUILDER_ASSETS"]))
         try:
-            one.start(node=node)
+            one.start(node=node, controllers=controllers)
             yield one
         finally:
             slot.clear()
