@@ -18,7 +18,9 @@ MERGE = "application/merge-patch+json"
 STEPS = "application/json-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 APPLY = "application/apply-patch+yaml"
-DEPLOYMENTS = "apps/v1/deployments"
+DEPLOYMENTS, DAEMON_SETS = "apps/v1/deployments", "apps/v1/daemonsets"
+STATEFUL_SETS, REPLICA_SETS = "apps/v1/statefulsets", "apps/v1/replicasets"
+CONFIG_MAPS, PODS = "v1/configmaps", "v1/pods"
 PATIENCE_S = 30.0
 
 
@@ -27,12 +29,12 @@ async def _forget_nothing() -> None:
 
 
 @dataclass
-class Bench:
+class Api:
     """One server, and a namespace in it that nobody else uses.
 
     Attributes:
         forget: make it forget all versions there have been till now.
-        nobody: headers of one who may not list pods.
+        nobody: headers of one who may not list secrets.
     """
 
     session: aiohttp.ClientSession
@@ -162,3 +164,7 @@ READY: Json = {
         "conditions": [{"type": "Ready", "status": "True"}],
     }
 }
+
+
+def config_map(name: str, **data: str) -> Json:
+    return {"metadata": {"name": name, "labels": {"name": name}}, "data": data}

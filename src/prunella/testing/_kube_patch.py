@@ -85,8 +85,7 @@ def _step(place: Any, last: str, operation: str, value: object) -> None:
     elif operation == "add":
         place[last] = copied(value)
     elif operation == "replace":
-        place[_at(place, last)]  # what is not there cannot be replaced
-        place[_at(place, last)] = copied(value)
+        place[_at(place, last)] = copied(value)  # in a map also what is not there, as real ones do
     elif operation == "remove":
         del place[_at(place, last)]
     elif operation == "test":
