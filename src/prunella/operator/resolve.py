@@ -295,7 +295,7 @@ def _fits(one: Workload, name: str, labels: Mapping[str, str]) -> bool:
 def _needed(body: Json) -> Sequence[str]:
     """The services that it depends on, as far as that is well written."""
     listed: Any = body.get("depends_on")
-    entries: list[Any] = [*listed] if isinstance(listed, list) else []
+    entries = cast("list[object]", listed) if isinstance(listed, list) else []
     names: list[str] = []
     for one in entries:
         name: Any = cast("Json", one).get("service") if isinstance(one, dict) else one
