@@ -201,8 +201,8 @@ class Acts:
                     content=JSON_PATCH,
                 )
             except (InvalidError, ConflictError) as error:
-                workload = await self._read()
-                if workload.revision == before and workload.metadata.generation == generation:
+                seen, workload = workload, await self._read()
+                if workload.metadata.resource_version == seen.metadata.resource_version:
                     raise PermanentError(f"{self._key} cannot be rolled back: {error}") from error
                 generation = workload.metadata.generation
             else:
@@ -270,9 +270,11 @@ class Acts:
 
     async def _until(self, done: Callable[[View], bool], limit_s: float) -> None:
         give_up = self._clock.now() + limit_s
+        was_overdue = True  # that an earlier version was overdue may still be written there
         while not done(view := self._look()):
             overdue = view.workload.is_noticed and view.workload.is_overdue
-            if overdue or self._clock.now() >= give_up:
+            was_overdue = was_overdue and overdue
+            if (overdue and not was_overdue) or self._clock.now() >= give_up:
                 raise TransientError(f"{self._key} has not got to the end of it in time")
             await self._pause()
 
@@ -359,7 +361,8 @@ def _noting(workload: Workload, cause: str) -> list[Mapping[str, Any]]:
     if workload.metadata.annotations:
         path = f"/metadata/annotations/{_CAUSE.replace('/', '~1')}"
         return [{"op": "add", "path": path, "value": cause}]
-    return [
-        {"op": "test", "path": "/metadata/annotations", "value": None},
+    version = workload.metadata.resource_version
+    return [  # nobody else may have made some meanwhile
+        {"op": "test", "path": "/metadata/resourceVersion", "value": version},
         {"op": "add", "path": "/metadata/annotations", "value": {_CAUSE: cause}},
     ]

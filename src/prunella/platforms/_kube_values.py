@@ -288,8 +288,12 @@ class Pod(Object, frozen=True):
 
     @property
     def identity(self) -> str:
-        """Names one run: a restart by the kubelet is another one, and so is another pod."""
-        return f"{self.metadata.uid}@{self.restart_count}@{self.started_at}"
+        """Names one run: a restart by the kubelet is another one, and so is another pod.
+
+        When it began is no part of it: of one that could not start the kubelet tells now this, now
+        that.
+        """
+        return f"{self.metadata.uid}@{self.restart_count}"
 
     def condition(self, kind: str) -> Condition:
         return next((one for one in self.status.conditions if one.type == kind), Condition())
