@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.real.engine import Engine
 from tests.real.images import make_image
+from tests.real.kubernetes import Kubernetes, deployment
 from tests.real.systemd import Systemd
+
+from prunella.kube.kinds import DEPLOYMENT
+from prunella.testing.kube import FakeCluster
 
 UNIT = """\
 [Service]
@@ -102,3 +108,31 @@ def test_units_are_written_down_and_a_second_owner_is_a_warning(
     assert "shop" in services(alone)
     done = alone("check", "made.yaml")
     assert any("Restart=always" in line for line in done.stderr.splitlines())
+
+
+async def test_workloads_of_a_cluster_are_written_down_and_examined(
+    alone: Any, tmp_path: Path
+) -> None:
+    async with FakeCluster() as fake:
+        alone.environ["KUBECONFIG"] = str(fake.kubeconfig(tmp_path))
+        person = Kubernetes(tmp_path / "kubeconfig")
+        path = "/apis/apps/v1/namespaces/default"
+        for body in (deployment("shop", "shop:1"), deployment("odd", "odd:1", readinessProbe=None)):
+            await asyncio.to_thread(person.call, "POST", f"{path}/deployments", body)
+        kept = {"labels": {"app.kubernetes.io/managed-by": "Helm"}}
+        await asyncio.to_thread(person.merge, f"{path}/deployments/odd", {"metadata": kept})
+        assert await asyncio.to_thread(reachable, alone, "kubernetes") is True
+        done = await asyncio.to_thread(alone, "init", "kubernetes", "-o", "made.yaml")
+        assert done.returncode == 0, done.stderr
+        text = (alone.folder / "made.yaml").read_text()
+        assert "http://{address}:{port}/" in text
+        assert "Helm looks after it" in text
+        found = await asyncio.to_thread(services, alone)
+        assert {name: one["probes"] for name, one in found.items()} == {"odd": [], "shop": ["http"]}
+        done = await asyncio.to_thread(alone, "check", "made.yaml")
+        assert "Helm looks after it and would undo a rollback" in done.stderr
+        fake.drop(DEPLOYMENT, "shop")
+        done = await asyncio.to_thread(alone, "check", "made.yaml")
+        assert done.returncode == 2
+        assert "there is no Deployment shop in namespace default" in done.stderr
+    assert await asyncio.to_thread(reachable, alone, "kubernetes") is False
