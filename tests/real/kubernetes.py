@@ -184,6 +184,10 @@ class OwnKubernetes(Kubernetes):
     def kill_api(self) -> None:
         self._end("kube-apiserver", signal.SIGKILL)
 
+    def pid(self, program: str) -> int:
+        """Of one of its programs that runs."""
+        return self._running[program].pid
+
     @contextmanager
     def frozen_api(self) -> Iterator[None]:
         """It accepts connections, and answers none."""

@@ -16,6 +16,7 @@ from typing import Any
 
 from prunella.kube.kinds import DEPLOYMENT, NODE, POD, Json, Kind
 from prunella.testing._kube_control import Controllers
+from prunella.testing._kube_endpoints import Endpoints
 from prunella.testing._kube_fill import filled
 from prunella.testing._kube_kinds import NAMESPACE
 from prunella.testing._kube_pods import CRASHED, OUT_OF_MEMORY, Node
@@ -42,16 +43,22 @@ class FakeCluster(Server):
         self.grace_s = 0.05
         self.node = Node(self._store)
         self._controllers = Controllers(self._store)
+        self._endpoints = Endpoints(self._store)
         self._timers: set[asyncio.TimerHandle] = set()
         self._store.reactors.append(self._end)
         if controllers:
-            self._store.reactors += [self.node.react, self._controllers.react]
+            self._store.reactors += [
+                self.node.react,
+                self._controllers.react,
+                self._endpoints.react,
+            ]
             self.put_node("node1")
 
     async def __aexit__(self, *_: object) -> None:
         for timer in (*self._timers, *self.node.timers):
             timer.cancel()
         self._controllers.stop()
+        self._endpoints.stop()
         await super().stop()
 
     # What becomes of things --------------------------------------------------------------------

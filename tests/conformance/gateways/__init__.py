@@ -56,6 +56,8 @@ class Bench:
         port: where callers come in, on 127.0.0.1; 0: they have another way.
         ends_by_itself: an open circuit ends at its lease without us.
         counts_servers: what each server has answered is counted, where they are told apart.
+        counts: what passes, or is turned away, is counted.
+        answers: an open circuit answers callers; else they are not even connected (status 0).
     """
 
     gateway: Gateway
@@ -70,6 +72,13 @@ class Bench:
     reload: Callable[[], Awaitable[None]] | None = None
     freeze: Callable[[bool], None] | None = None
     counts_servers: bool = True
+    counts: bool = True
+    answers: bool = True
+
+    @property
+    def turned_away(self) -> tuple[int, str]:
+        """What a caller meets while the circuit is open: status and body."""
+        return (503, BODY) if self.answers else (0, "")
 
     async def turn(self, valve: Valve, before: Valve | None = None, lease_s: float = 30.0) -> None:
         """Turn from what is set now, or from `before`."""
