@@ -17,7 +17,7 @@ import structlog
 
 from prunella.core.ledger import Holder
 from prunella.core.model import Epoch, Instant
-from prunella.errors import StaleEpochError, StoreError, TransientError
+from prunella.errors import PermanentError, TransientError
 from prunella.ports import Clock, Store
 
 _log = structlog.get_logger("prunella.lease")
@@ -72,7 +72,9 @@ class Lease:
                 asyncio.run(self._store.beat(self._clock.stamp(), epoch=self.epoch))
             except TransientError as error:
                 _log.warning("lease-not-renewed", error=str(error))
-            except (StaleEpochError, StoreError) as error:
+            except PermanentError as error:
+                if self._ended.is_set():
+                    return  # it was closed meanwhile, and is nobody's
                 self._lost = f"the store is not ours any more: {error}"
                 _log.critical("lease-lost", error=str(error))
                 return
