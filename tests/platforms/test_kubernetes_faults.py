@@ -125,6 +125,31 @@ async def test_an_action_asks_little_and_calm_asks_nothing(bed: Bed, tmp_path: P
     assert [method for method, _ in requests] == ["POST"]
 
 
+async def test_what_makes_no_sense_is_an_error_and_not_an_old_view(
+    bed: Bed, tmp_path: Path
+) -> None:
+    await bed.apply(replicas=1)
+    platform = bed.platform(tmp_path)
+    before = await until(platform, lambda now: len(now.instances) == 1)
+    (pod,) = await bed.pods()
+    strange = {**pod, "status": {**pod["status"], "podIP": 7}}
+    fake_of(bed).put(strange)
+    with pytest.raises(TransientError, match=r"pods is no list.*podIP"):
+        await until(platform, lambda _: False)
+    del pod["metadata"]["resourceVersion"]
+    fake_of(bed).put(pod)
+
+    async def seen() -> bool:
+        try:
+            return await platform.observe() == before
+        except TransientError:
+            return False
+
+    async with asyncio.timeout(30):
+        while not await seen():  # noqa: ASYNC110 - a cluster has to be asked
+            await asyncio.sleep(0.05)
+
+
 async def test_a_view_that_has_expired_is_taken_anew(bed: Bed, tmp_path: Path) -> None:
     await bed.apply(replicas=1)
     platform = bed.platform(tmp_path)

@@ -192,7 +192,8 @@ class Reflector(Generic[T]):
                 return
             one = self._decoder.decode(told.object)
         except msgspec.DecodeError as error:
-            raise TransientError(
+            # From the same place on it would be told the same again, and nothing after it.
+            raise ExpiredError(
                 f"what watches {self.kind.plural} tells no event: {error}"
             ) from error
         self._put(_key(one), None if told.type == "DELETED" else one)
