@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 from tests.operator.conftest import SOON, Bed, until
-from tests.real.kubernetes import stands_still
+from tests.real.freeze import freeze
 
 from prunella.kube.kinds import LEASE, POD, Json
 from prunella.testing.kube import FakeCluster
 
-TTL_S = 3.0
+TTL_S = 6.0
 CONFIG = f"""
 api: off
 store: sqlite:///prunella.db
@@ -50,10 +50,6 @@ class Daemon:
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.process.pid, number)
-
-    async def freeze(self) -> None:
-        self.signal(signal.SIGSTOP)
-        await until(lambda: stands_still(self.process.pid))
 
     async def end(self) -> None:
         if self.process.returncode is None:
@@ -97,17 +93,21 @@ def evictions(fake: FakeCluster) -> int:
     return len([1 for _, path in fake.requests if path.endswith("/eviction")])
 
 
+@pytest.mark.parametrize("first", ["crash", "freeze"])
 async def test_the_other_one_heals_when_the_leader_is_frozen(
-    fake_bed: Bed, fake: FakeCluster
+    fake_bed: Bed, fake: FakeCluster, first: str
 ) -> None:
     fake.node.backoff_s = 120.0
     async with pair(fake_bed, fake) as (one, other):
         victim = (await fake_bed.all(POD))[0]["metadata"]["name"]
-        fake.crash(victim, times=3)
-        await one.freeze()
+        if first == "crash":
+            fake.crash(victim, times=3)
+        await asyncio.to_thread(freeze, one.process.pid)
         frozen_at = time.monotonic()
         await until(lambda: holder(fake) == "two")
         print(f"followed after {time.monotonic() - frozen_at:.2f} s")  # noqa: T201 - a figure
+        if first == "freeze":
+            fake.crash(victim, times=3)
 
         async def replaced() -> bool:
             pods = await fake_bed.all(POD)

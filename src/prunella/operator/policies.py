@@ -63,6 +63,7 @@ class Policies:
         self._verdicts: list[Verdict] = []
         self._paused: dict[str, list[Pause]] = {}
         self._blind: dict[str, str] = {}
+        self._peopled: set[tuple[str, str]] = set()  # where there have been workloads of a kind
         self._written: dict[str, tuple[str, Json]] = {}
         self._turn = asyncio.Lock()
 
@@ -235,8 +236,11 @@ class Policies:
         reflector = self._watch(KINDS[kind], "" if whole else namespace, Seen)
         try:
             await reflector.ready()
-            if not reflector.items:
+            if reflector.items:
+                self._peopled.add((kind, namespace))
+            elif (kind, namespace) in self._peopled:
                 await self._require_namespace(namespace)
+                self._peopled.discard((kind, namespace))
         except (TransientError, PermanentError) as error:
             self._cannot_tell(f"{kind}s in {namespace}", error)
             return None
