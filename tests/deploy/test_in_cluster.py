@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
@@ -18,6 +19,12 @@ from prunella.testing.site import until
 
 KUSTOMIZE = Path(__file__).parents[2] / "deploy" / "kustomize"
 HOME = "prunella"
+POLICY = {
+    "apiVersion": "prunella.dev/v1alpha1",
+    "kind": "HealingPolicy",
+    "metadata": {"name": "shop"},
+}
+WELL = {"Accepted": "True", "Healthy": "True"}
 pytestmark = pytest.mark.timeout(300)  # an image is built before the first one
 
 
@@ -69,40 +76,55 @@ def test_heals_what_crashes_with_its_service_account_alone(
     installed: Installed, namespace: str
 ) -> None:
     cluster = installed.cluster
-    image = cluster.make_image("shop:v1")
-    path = f"/apis/apps/v1/namespaces/{namespace}/deployments"
-    cluster.call("POST", path, deployment("shop", image))
-    until(lambda: installed.figure('prunella_services{status="healthy"}') == 1, 60)
+    workloads = f"/apis/apps/v1/namespaces/{namespace}/deployments"
+    cluster.call("POST", workloads, deployment("shop", cluster.make_image("shop:v1")))
+    policies = f"/apis/prunella.dev/v1alpha1/namespaces/{namespace}/healingpolicies"
+    spec = {"target": {"name": "shop"}, "verify": {"soak": "2s"}}
+    cluster.call("POST", policies, {**POLICY, "spec": spec})
+    until(lambda: conditions(cluster.call("GET", f"{policies}/shop")) == WELL, 60)
+
     first = cluster.pods(namespace, "app=shop")[0]
+    uid = first["metadata"]["uid"]
 
-    def is_running(times: int) -> bool:
-        (one,) = (
-            pod
-            for pod in cluster.pods(namespace, "app=shop")
-            if pod["metadata"]["uid"] == first["metadata"]["uid"]
-        )
-        (state,) = one["status"]["containerStatuses"]
-        return "running" in state["state"] and state["restartCount"] == times
+    def shop() -> dict[str, Any]:
+        """By uid; empty: it has gone."""
+        pods = {one["metadata"]["uid"]: one for one in cluster.pods(namespace, "app=shop")}
+        return pods.get(uid, {})
 
-    cluster.kill_container(first)  # the kubelet's own first turn comes at once
-    until(lambda: is_running(1), 30)
-    (again,) = (
-        pod
-        for pod in cluster.pods(namespace, "app=shop")
-        if pod["metadata"]["uid"] == first["metadata"]["uid"]
-    )
-    cluster.kill_container(again)  # and its second one much later
+    def is_running_again() -> bool:
+        (state,) = shop()["status"]["containerStatuses"]
+        return "running" in state["state"] and state["restartCount"] == 1
 
-    def is_replaced() -> bool:
-        pods = cluster.pods(namespace, "app=shop")
-        ready = [pod for pod in pods if pod["status"]["containerStatuses"][0]["ready"]]
-        return len(ready) == 2 and first["metadata"]["uid"] not in {
-            pod["metadata"]["uid"] for pod in ready
-        }
+    cluster.kill_container(first)  # the kubelet's own first turn comes at once,
+    until(is_running_again, 30)
+    cluster.kill_container(shop())  # and its second one much later
+    until(lambda: not shop(), 30)
 
-    until(is_replaced, 30)
-    until(lambda: installed.figure("prunella_service_restarts_total") >= 1, 30)
-    until(lambda: installed.figure('prunella_services{status="healthy"}') == 1, 30)
+    actions = f"/apis/prunella.dev/v1alpha1/namespaces/{namespace}/healingactions"
+    until(lambda: outcomes(cluster.items(actions), "prunella") == ["restart: recovered"], 60)
+    until(lambda: conditions(cluster.call("GET", f"{policies}/shop")) == WELL, 60)
+    assert installed.figure("prunella_service_restarts_total") >= 1
+    events = cluster.items(f"/api/v1/namespaces/{namespace}/events")
+    told = {
+        one["reason"]
+        for one in events
+        if (one["involvedObject"]["kind"], one["involvedObject"]["name"]) == ("Deployment", "shop")
+    }
+    assert {"Healing", "Healed"} <= told
+
+
+def conditions(policy: Mapping[str, Any]) -> dict[str, str]:
+    said = policy.get("status", {}).get("conditions", ())
+    return {one["type"]: one["status"] for one in said if one["type"] in WELL}
+
+
+def outcomes(actions: Sequence[Mapping[str, Any]], actor: str) -> list[str]:
+    """Of what one has done; the kubelet's own restarts are in the history as well."""
+    return [
+        f"{one['spec']['action']}: {one.get('status', {}).get('outcome')}"
+        for one in actions
+        if one["spec"]["actor"] == actor
+    ]
 
 
 def _write_overlay(cluster: OwnKubernetes, namespace: str, folder: Path) -> str:
@@ -115,13 +137,7 @@ def _write_overlay(cluster: OwnKubernetes, namespace: str, folder: Path) -> str:
     config = {
         "store": "sqlite:////var/lib/prunella/prunella.db",
         "api": {"monitoring": "0.0.0.0:9110"},
-        "defaults": {"interval": "1s", "verify": {"soak": "2s"}},
-        "services": {
-            "shop": {
-                "platform": "kubernetes",
-                "kubernetes": {"namespace": namespace, "name": "shop"},
-            }
-        },
+        "operator": {"namespaces": [HOME, namespace]},
     }
     (overlay / "prunella.yaml").write_text(yaml.safe_dump(config))
     env = [
