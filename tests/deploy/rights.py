@@ -31,9 +31,11 @@ HEALING: Rights = {
 NODES: Rights = {"nodes": LOOK}
 CIRCUITS: Rights = {
     "httproutes.gateway.networking.k8s.io": f"{LOOK} patch",
-    "destinationrules.networking.istio.io": f"{LOOK} patch",
     "virtualservices.networking.istio.io": f"{LOOK} patch",
     "services": f"{LOOK} patch",
+    "pods": f"{LOOK} patch",  # one of them is taken out by a label or a readiness gate
+    "pods/status": "patch",
+    "endpointslices.discovery.k8s.io": "list watch",
 }
 
 

@@ -96,11 +96,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   resources: [httproutes]
   verbs: [get, list, watch, patch]
 - apiGroups: [networking.istio.io]
-  resources: [destinationrules, virtualservices]
+  resources: [virtualservices]
   verbs: [get, list, watch, patch]
 - apiGroups: [""]
-  resources: [services]
+  resources: [services, pods]
   verbs: [get, list, watch, patch]
+- apiGroups: [""]
+  resources: [pods/status]
+  verbs: [patch]
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [list, watch]
 {{- end }}
 
 {{- /* A role and its binding: (dict "root" $ "name" NAME "rules" TEXT "namespace" NAME-OR-EMPTY) */ -}}
