@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -374,6 +375,18 @@ def test_helm_has_nothing_to_find_fault_with(charts: Charts) -> None:
 def test_values_that_would_not_work_are_refused(charts: Charts, value: str, said: str) -> None:
     with pytest.raises(RuntimeError, match=re.escape(said)):
         charts.helm("template", "prunella", str(CHART), "--set", value)
+
+
+def test_everything_is_of_the_same_version(built: Mapping[str, Objects]) -> None:
+    wanted = version("prunella")
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert (chart["version"], chart["appVersion"]) == (wanted, wanted)
+    assert f"ARG VERSION={wanted}\n" in (DEPLOY / "Dockerfile").read_text()
+    for way in ("kustomize: base", "kustomize: prometheus", "helm: as it is"):
+        assert {one["image"] for one in containers(built[way])} == {f"prunella:{wanted}"}
+        labels = [one["metadata"].get("labels", {}) for one in built[way]]
+        versions = {one.get("app.kubernetes.io/version", wanted) for one in labels}
+        assert versions == {wanted}
 
 
 def test_no_place_that_images_come_from_is_named() -> None:

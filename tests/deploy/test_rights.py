@@ -13,6 +13,8 @@ from tests.deploy.rights import HEALING, HOME, in_order, table
 from tests.real.charts import Charts
 from tests.real.kubernetes import Kubernetes
 
+from prunella.testing.site import until
+
 DEPLOY = Path(__file__).parents[2] / "deploy"
 CHART = DEPLOY / "helm" / "prunella"
 WHOLE_CLUSTER = {"Namespace", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"}
@@ -82,6 +84,28 @@ def test_the_server_takes_what_helm_makes(
     objects = charted(charts, namespace, *values)
     said = apply(charts, kubernetes, objects, "--dry-run=server")
     assert len(said) == len(objects)
+
+
+def test_helm_installs_upgrades_and_leaves_only_the_history(
+    kubernetes: Kubernetes, namespace: str, charts: Charts
+) -> None:
+    where = ("--namespace", namespace, "--kubeconfig", str(kubernetes.kubeconfig))
+    roles = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/roles"
+    claims = f"/api/v1/namespaces/{namespace}/persistentvolumeclaims"
+
+    def names(path: str) -> set[str]:
+        return {one["metadata"]["name"] for one in kubernetes.items(path)}
+
+    charts.helm("install", "prunella", str(CHART), *where, "--skip-crds")
+    assert names(roles) == {"prunella", "prunella-healing"}
+    until(lambda: names(claims), 30)
+    more = ("--set", "rights.circuits=true", "--reset-then-reuse-values")
+    charts.helm("upgrade", "prunella", str(CHART), *where, *more)
+    assert names(roles) == {"prunella", "prunella-healing", "prunella-circuits"}
+    charts.helm("uninstall", "prunella", *where)
+    assert names(roles) == set()
+    assert names(f"/apis/apps/v1/namespaces/{namespace}/statefulsets") == set()
+    assert names(claims) == {"state-prunella-0"}
 
 
 def test_a_restricted_namespace_lets_the_pod_in(
