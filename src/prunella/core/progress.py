@@ -9,6 +9,7 @@ from prunella.core.model import (
     InstanceState,
     Run,
     Status,
+    Verdict,
 )
 from prunella.core.traffic import Flow
 
@@ -51,3 +52,19 @@ def has_begun(action: Action, status: Status | None, flow: Flow | None) -> bool:
             return status.desired == action.replicas
         case _:
             raise AssertionError(f"{action.kind} is a circuit's")
+
+
+def is_borne(status: Status) -> bool:
+    """Whether as many instances as there should be run the deployed version, and are well by
+    their platform's own check, where it has one.
+
+    Before that the version proves nothing: what is still being rolled out may never come up.
+    """
+    runs = [
+        one
+        for one in status.instances
+        if one.state is InstanceState.RUNNING and one.revision in ("", status.revision)
+    ]
+    if any(one.verdict is not None for one in status.instances):
+        runs = [one for one in runs if one.verdict is Verdict.PASS]
+    return len(runs) >= status.desired

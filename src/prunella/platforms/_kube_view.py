@@ -127,21 +127,16 @@ class Views:
     def _there(
         self, workload: Workload, instances: Sequence[Instance], present: Iterable[str]
     ) -> str:
-        """A version is there when something of it has come up, or has failed to.
+        """A version is there when something of it runs, or has failed to, and as long as it is
+        wanted and there is a pod of it.
 
-        Not before: what is still starting beside the version before proves nothing, and must not
-        soak. It stays there as long as it is wanted and there is a pod of it.
+        Not before: what is only being made beside the version before may never be there.
         """
         wanted = workload.revision
         if wanted == self._revision and wanted in present:
             return wanted
-        told = [
-            one.revision
-            for one in instances
-            if one.state is InstanceState.EXITED or one.verdict is not None
-        ]
-        running = [one.revision for one in instances if one.state is InstanceState.RUNNING]
-        others = [one for one in running if one not in ("", wanted)]
+        told = [one.revision for one in instances]
+        others = [one for one in told if one not in ("", wanted)]
         return wanted if wanted in told or not others else others[0]
 
     def _desired(self, workload: Workload, scaler: Scaler | None) -> int:

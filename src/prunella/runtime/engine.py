@@ -45,7 +45,7 @@ from prunella.core.model import (
     SymptomKind,
 )
 from prunella.core.policy import Policy
-from prunella.core.progress import has_begun, left, pieces
+from prunella.core.progress import has_begun, is_borne, left, pieces
 from prunella.core.snapshot import Decision, Forced, Reason, Snapshot
 from prunella.core.time import rebase
 from prunella.core.traffic import Flow
@@ -74,6 +74,7 @@ class Engine:
     """
 
     __slots__ = (
+        "_borne_since",
         "_noted",
         "_running",
         "_sight",
@@ -111,6 +112,7 @@ class Engine:
         self._target = Target(service, platform, release, passage, policy)
         self._running: Running | None = None
         self._noted: tuple[object, ...] = ()
+        self._borne_since: Instant | None = None  # since when all instances run the version
         self._sight = Sight(service, policy, self.beliefs, self.record, self._target, world)
         self._verification = Verification(policy, self._sight, self._target, world)
         world.fleet.join(service, policy.domain, policy.needs)
@@ -227,11 +229,15 @@ class Engine:
         As long as it has not, and is not on the way to it, that is looked at once an interval.
         """
         versions, status = self.record.versions, self.status
-        unproven = bool(versions) and versions[0].soaked_at is None
-        known = status is not None and bool(status.revision)
-        if unproven and not (known and self.beliefs.well_since is not None):
+        if status is not None and status.revision:
+            since = self._world.clock.now() if self._borne_since is None else self._borne_since
+            self._borne_since = since if is_borne(status) else None
+            well, borne = self.beliefs.well_since, self._borne_since
+            if well is not None and borne is not None:
+                return self.record.soak(max(well, borne))
+        if versions and versions[0].soaked_at is None:
             return self._later(self.policy.interval_s)
-        return self.record.soak(self.beliefs.well_since)
+        return None
 
     async def force(self, forced: Forced) -> ActionId | tuple[Veto, ...]:
         """Begin an action on a person's order; the following `advance` calls carry it out.
