@@ -97,6 +97,36 @@ async def test_an_eviction_whose_answer_is_lost_happens_once(bed: Bed, tmp_path:
     assert len(await uids(bed) & before) == 1
 
 
+async def test_a_pod_that_has_only_been_written_on_meanwhile_is_evicted_all_the_same(
+    bed: Bed, tmp_path: Path
+) -> None:
+    await bed.apply(replicas=1)
+    platform = bed.platform(tmp_path)
+    (one,) = (await until(platform, lambda now: len(now.instances) == 1)).instances
+    (pod,) = await bed.pods()
+    fake_of(bed).skip(1)
+    path = f"/api/v1/namespaces/{bed.namespace}/pods/{pod['metadata']['name']}"
+    touched = {"metadata": {"annotations": {"touched": "yes"}}}
+    await asyncio.to_thread(bed.cluster.merge, path, touched)
+    requests = fake_of(bed).requests
+    requests.clear()
+    await platform.execute(restart_of(one), epoch=E1)
+    assert [method for method, _ in requests] == ["POST", "GET", "POST"]
+    assert pod["metadata"]["uid"] not in (await platform.observe()).instances[0].identity
+
+
+async def test_a_run_that_has_been_replaced_unseen_is_left_alone(bed: Bed, tmp_path: Path) -> None:
+    await bed.apply(replicas=1)
+    platform = bed.platform(tmp_path)
+    (one,) = (await until(platform, lambda now: len(now.instances) == 1)).instances
+    (pod,) = await bed.pods()
+    fake_of(bed).skip(1000)
+    await bed.crash_once(pod)
+    await platform.execute(restart_of(one), epoch=E1)
+    (left,) = await bed.pods()
+    assert left["metadata"]["uid"] == pod["metadata"]["uid"]
+
+
 async def test_requests_that_are_put_off_are_asked_again(bed: Bed, tmp_path: Path) -> None:
     await bed.apply()
     platform = bed.platform(tmp_path)

@@ -77,11 +77,11 @@ class Acts:
                 f"pod {pod.metadata.name}: {sick}; that its pod has really ended is for a person "
                 "to say (kubectl delete --force)"
             )
-        await self._evict(pod)
-        await self._replaced(pod)
+        if await self._evict(pod):
+            await self._replaced(pod)
 
-    async def _evict(self, pod: Pod) -> None:
-        """The pod as it was read, and none that has begun to run anew since."""
+    async def _evict(self, pod: Pod) -> bool:
+        """The pod as it was read; False: it has begun to run anew since, and stays."""
         identity, namespace = pod.identity, self._key.namespace
         for _ in range(TRIES):
             seen = {"uid": pod.metadata.uid, "resourceVersion": pod.metadata.resource_version}
@@ -95,20 +95,20 @@ class Acts:
                 path = POD.path(namespace, pod.metadata.name, "eviction")
                 await self._cluster.ask("POST", path, body=body)
             except MissingError:
-                return
+                return True
             except BudgetError as error:
                 raise TransientError(f"pod {pod.metadata.name} stays: {error}") from error
             except (ConflictError, TransientError) as error:
                 try:
                     pod = await self._cluster.read(POD, pod.metadata.name, namespace, Pod)
                 except MissingError:
-                    return
+                    return True
                 if pod.is_ending or pod.identity != identity:
-                    return
+                    return pod.is_ending
                 if not isinstance(error, ConflictError):
                     raise
             else:
-                return
+                return True
         raise TransientError(f"pod {pod.metadata.name} changes faster than it can be evicted")
 
     async def _replaced(self, gone: Pod) -> None:
