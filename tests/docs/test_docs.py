@@ -155,7 +155,8 @@ def test_its_configurations_are_accepted(document: Path, heartbeat: ProbePlugin)
     found = Registry.discovered()
     registry = replace(found, probes={**found.probes, "heartbeat": heartbeat})
     for block in blocks(document.read_text(), "yaml"):
-        assert parse(block, document, registry).services
+        config = parse(block, document, registry)
+        assert config.services or config.operator
 
 
 @every_document

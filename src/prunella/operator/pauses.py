@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import NamedTuple
 
 from prunella.core.model import ServiceId
-from prunella.errors import UnknownServiceError
 from prunella.operator.objects import PAUSE, PAUSE_UNTIL
 from prunella.ports import Clock
 from prunella.runtime.orchestrator import SelfHealingOrchestrator
@@ -76,14 +75,6 @@ async def lift(
         service = ServiceId(one.service_id)
         if (service, one.owner) not in wanted and service in settled:
             await healing.lift_hold(service, owner=one.owner)
-
-
-def watched(healing: SelfHealingOrchestrator, service: ServiceId) -> bool:
-    try:
-        healing.get_service_health(service)
-    except UnknownServiceError:
-        return False
-    return True
 
 
 def _same(one: datetime | None, other: datetime | None) -> bool:

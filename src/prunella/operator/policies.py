@@ -15,7 +15,13 @@ import structlog
 
 from prunella.config import Changes, Config, ServiceConfig, changes
 from prunella.core.model import Instant, ServiceId
-from prunella.errors import PermanentError, PrunellaError, StaleEpochError, TransientError
+from prunella.errors import (
+    PermanentError,
+    PrunellaError,
+    StaleEpochError,
+    TransientError,
+    UnknownServiceError,
+)
 from prunella.kube.client import ForbiddenError, MissingError
 from prunella.kube.kinds import HEALING_POLICY, NAMESPACE, Json, Object
 from prunella.kube.reflector import Reflector
@@ -34,6 +40,7 @@ _log = structlog.get_logger("prunella.policies")
 _GATHER_S = 0.2  # changes come in bursts
 _LOOK_S = 2.0  # how often health is told
 _RETRY_S = 1.0
+_AT_ONCE = 50
 _PACE_S = 0.2  # between two writes of status: healing has more to ask than we
 
 
@@ -117,8 +124,12 @@ class Policies:
 
     async def _pass(self) -> None:
         async with self._turn:
+            is_calm = not (self._dirty or self._blind)
             self._dirty = False
             try:
+                if is_calm:  # holds end with time, and people lift them
+                    await self._hold(self._verdicts)
+                    return
                 verdicts = await self._resolve()
                 await self._settle(verdicts)
                 if not self._blind:
@@ -189,6 +200,11 @@ class Policies:
         told = {id_ for one in verdicts if one.resolved.status is not None for id_ in one.services}
         await pauses.lift(self._healing, holds, told | set(found.removed))
 
+    async def _hold(self, verdicts: list[Verdict]) -> None:
+        holds = self._holds(verdicts)
+        await pauses.place(self._healing, holds, self._clock)
+        await pauses.lift(self._healing, holds, {id_ for one in verdicts for id_ in one.services})
+
     def _merged(self, verdicts: Iterable[Verdict]) -> Config:
         services: dict[ServiceId, ServiceConfig] = dict(self._resolver.config.services)
         for verdict in verdicts:
@@ -231,7 +247,7 @@ class Policies:
             found += self._policies.get(namespace, {}).values()
         return found
 
-    async def _read_workloads(self, kind: str, namespace: str) -> Sequence[Workload] | None:
+    async def _read_workloads(self, kind: str, namespace: str) -> dict[str, Workload] | None:
         whole = self._namespaces == ("",)
         reflector = self._watch(KINDS[kind], "" if whole else namespace, Seen)
         try:
@@ -245,11 +261,11 @@ class Policies:
             self._cannot_tell(f"{kind}s in {namespace}", error)
             return None
         self._can_tell(f"{kind}s in {namespace}")
-        return [
-            Workload(kind, where, name, one.metadata.labels)
+        return {
+            name: Workload(kind, where, name, one.metadata.labels)
             for (where, name), one in reflector.items.items()
             if where == namespace
-        ]
+        }
 
     async def _require_namespace(self, namespace: str) -> None:
         """A namespace that is gone tells nothing of what was in it. Raises: MissingError."""
@@ -306,7 +322,9 @@ class Policies:
 
     async def _tell(self) -> None:
         while True:
-            for verdict in [*self._verdicts]:
+            for number, verdict in enumerate([*self._verdicts]):
+                if number % _AT_ONCE == 0:
+                    await self._sleep(0)  # healing comes first
                 try:
                     if await self._write(verdict):
                         await self._sleep(_PACE_S)
@@ -319,7 +337,7 @@ class Policies:
                         "status-not-written", policy=verdict.policy.words, error=str(error)
                     )
                     await self._sleep(_RETRY_S)
-            await self._sleep(_RETRY_S / 2)
+            await self._sleep(_RETRY_S)
 
     async def _write(self, verdict: Verdict) -> bool:
         """Whether there was something to write."""
@@ -369,10 +387,11 @@ class Policies:
         counts: Json = {"total": len(verdict.services), **dict.fromkeys(words, 0)}
         ill: list[str] = []
         for id_ in verdict.services:
-            if not pauses.watched(self._healing, id_):
+            try:
+                one = self._healing.get_service_health(id_)
+            except UnknownServiceError:  # not taken over yet
                 counts["unknown"] += 1
                 continue
-            one = self._healing.get_service_health(id_)
             counts[one.status] += 1
             if one.status not in ("healthy", "unknown"):
                 ill.append(f"{id_} is {one.status}: {one.detail}")

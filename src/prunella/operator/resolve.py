@@ -87,12 +87,12 @@ class Resolver:
     def resolve(
         self,
         policies: Iterable[Policy],
-        workloads: Mapping[tuple[str, str], Sequence[Workload] | None],
+        workloads: Mapping[tuple[str, str], Mapping[str, Workload] | None],
     ) -> list[Verdict]:
         """What each policy comes to, the oldest first.
 
         Args:
-            workloads: by kind and namespace; None: nobody can tell now.
+            workloads: by kind and namespace, and then by name; None: nobody can tell now.
         """
         taken = dict(self._of_file())
         ids: dict[ServiceId, str] = dict.fromkeys(self.config.services, "the configuration file")
@@ -157,7 +157,7 @@ class Resolver:
     def _place(
         self,
         verdict: Verdict,
-        workloads: Mapping[tuple[str, str], Sequence[Workload] | None],
+        workloads: Mapping[tuple[str, str], Mapping[str, Workload] | None],
         taken: dict[tuple[str, str, str], str],
         ids: dict[ServiceId, str],
     ) -> None:
@@ -167,7 +167,7 @@ class Resolver:
         kind, name, labels = _aim(verdict.spec)
         there = workloads.get((kind, meta.namespace))
         if there is not None:
-            found: Sequence[Workload] = [one for one in there if _fits(one, name, labels)]
+            found: Sequence[Workload] = _found(there, name, labels)
             self._targets[meta.uid] = found
         elif meta.uid in self._targets:
             found = self._targets[meta.uid]  # nobody can tell: as it was
@@ -286,10 +286,12 @@ def _aim(spec: Json) -> tuple[str, str, Mapping[str, str]]:
     return kind, "", {str(key): str(value) for key, value in cast("Json", labels).items()}
 
 
-def _fits(one: Workload, name: str, labels: Mapping[str, str]) -> bool:
+def _found(
+    there: Mapping[str, Workload], name: str, labels: Mapping[str, str]
+) -> Sequence[Workload]:
     if name:
-        return one.name == name
-    return labels.items() <= one.labels.items()
+        return [there[name]] if name in there else []
+    return [one for one in there.values() if labels.items() <= one.labels.items()]
 
 
 def _needed(body: Json) -> Sequence[str]:
