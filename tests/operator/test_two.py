@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -162,3 +163,12 @@ async def test_one_that_stands_by_ends_when_told(fake_bed: Bed, fake: FakeCluste
         other.signal(signal.SIGTERM)
         assert await asyncio.wait_for(other.process.wait(), 30) == 0
         assert holder(fake) == "one"
+
+
+async def test_who_has_lost_leaves_no_beat_behind(fake_bed: Bed, fake: FakeCluster) -> None:
+    async with fake_bed.living() as one:
+        await fake.stop()
+        await until(lambda: one.home.has_lost)
+    names = [thread.name for thread in threading.enumerate()]
+    assert "prunella-lease" not in names
+    await fake.start()

@@ -268,11 +268,11 @@ class SelfHealingOrchestrator(Orders):
         self._waiters.clear()
         self._say(EntryKind.DAEMON, {"what": "monitoring stopped"})
         self._publish(Topic.MONITORING_STOPPED, {})
-        try:
-            await self._journal.flush()
-            await self._lease.release()
-        except (TransientError, StaleEpochError) as error:
-            _log.warning("not-recorded", error=str(error))
+        for last in (self._journal.flush, self._lease.release):  # the one without the other
+            try:
+                await last()
+            except (TransientError, StaleEpochError) as error:
+                _log.warning("not-recorded", error=str(error))
         await self._store.close()
         self._store = None
         self._bus.close()
