@@ -58,6 +58,18 @@ async def test_once_well_again_it_is_let_in_step_by_step() -> None:
     assert all(served[-1000:])
 
 
+async def test_where_no_share_can_be_let_in_all_are_at_once() -> None:
+    sim = await failing()
+    sim.gateway.shares = False
+    sim.at(170, sim.services["a"].recover)
+    await sim.run(600)
+    assert shares(sim) == [0, 100]
+    assert await sim.store.debts(sim.clock.stamp()) == {}
+    assert {outcome for _, outcome in await outcomes(sim, ActionKind.CIRCUIT_CLOSE)} == {
+        Outcome.RECOVERED
+    }
+
+
 async def test_as_long_as_it_is_unwell_nobody_is_let_in_and_the_waits_grow() -> None:
     sim = await failing()
     await sim.run(HOUR_S)

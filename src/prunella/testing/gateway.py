@@ -48,12 +48,12 @@ class FakeGateway:
     """
 
     kind: ClassVar[str] = "fake"
-    shares = True
     shuts = True
 
     def __init__(self, clock: Clock, rng: random.Random) -> None:
         self.log: list[Turned] = []
         self.closed = False
+        self.shares = True
         self.serves: Callable[[ServiceId, str], bool] = lambda _service, _server: True
         self._clock = clock
         self._rng = rng
@@ -78,6 +78,8 @@ class FakeGateway:
     ) -> None:
         self._require()
         line = self._line(service)
+        if not self.shares and valve.share not in (0, 100):
+            raise PermanentError("this gateway lets all requests through or none")
         now = self._clock.now()
         present = self._valve(line)
         if present.share not in (before.share, valve.share):
