@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 
 from prunella.kube.client import APPLY_PATCH
-from prunella.kube.kinds import Json, Kind
+from prunella.kube.kinds import POD, Json, Kind
 from prunella.testing._kube_apply import APPLY, UPDATE, applied, fields, owned, updated
 from prunella.testing._kube_budget import forbid_eviction
 from prunella.testing._kube_fill import filled, scale_of
@@ -191,7 +191,11 @@ class Api:
         if place.sub == "scale":
             return merged(old, {"spec": {"replicas": at(new, "spec.replicas")}})
         if place.sub == "status":
-            return {**old, "status": new.get("status")}
+            whole = {**old, "status": new.get("status")}
+            if place.kind == POD:  # of which it takes labels and annotations as well
+                kept = {name: part(new, f"metadata.{name}") for name in ("labels", "annotations")}
+                whole["metadata"] = {**old["metadata"], **kept}
+            return whole
         if self.kinds.has_status(place.kind):
             new = {name: value for name, value in new.items() if name != "status"}
             new |= {"status": old["status"]} if "status" in old else {}

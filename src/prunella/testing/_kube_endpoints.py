@@ -66,5 +66,5 @@ class Endpoints:
         found = self._store.objects.get(key)
         if found is None:
             self._store.create(ENDPOINT_SLICE, service.namespace, wanted)
-        elif found["endpoints"] != wanted["endpoints"]:
+        elif found.get("endpoints") != wanted["endpoints"]:
             self._store.replace(key, {**found, "endpoints": wanted["endpoints"]})
