@@ -119,7 +119,13 @@ class KubernetesGateway:
     async def observe(self) -> Mapping[ServiceId, Flow]:
         cluster, view = self._join()
         points = self._points(cluster)
-        await view.ready(points.values())
+        try:
+            async with asyncio.timeout(self._spec.timeout):
+                await cluster.alive()  # watches of a server that stands still are only silent
+                await view.ready(points.values())
+        except TimeoutError as error:
+            late = f"{cluster.name} does not answer within {self._spec.timeout:g} s"
+            raise TransientError(late) from error
         self._see_to_it()
         found = {service: self._flow(view, point) for service, point in points.items()}
         return {service: flow for service, flow in found.items() if flow is not None}
