@@ -57,6 +57,7 @@ class Bench:
         ends_by_itself: an open circuit ends at its lease without us.
         counts_servers: what each server has answered is counted, where they are told apart.
         counts: what passes, or is turned away, is counted.
+        hears: it is told what is, and notices a moment later that nothing is told any more.
         answers: an open circuit answers callers; else they are not even connected (status 0).
     """
 
@@ -73,6 +74,7 @@ class Bench:
     freeze: Callable[[bool], None] | None = None
     counts_servers: bool = True
     counts: bool = True
+    hears: bool = False
     answers: bool = True
 
     @property

@@ -44,7 +44,7 @@ async def bench_of(world: World, folder: Path, stack: AsyncExitStack, servers: l
         await world.make_pod(name, gated=True)
 
     async def again() -> KubernetesGateway:
-        section = {"kubeconfig": world.api.kubeconfig, "timeout": "20s"}
+        section = {"kubeconfig": world.api.kubeconfig, "timeout": "8s"}
         gateway = KubernetesGateway(KubernetesGatewaySpec.model_validate(section), context(folder))
         stack.push_async_callback(gateway.close)
         await gateway.route([route(world.route(service="web"), [])])
@@ -88,4 +88,5 @@ async def bench_of(world: World, folder: Path, stack: AsyncExitStack, servers: l
         counts=False,
         counts_servers=False,
         answers=False,
+        hears=True,
     )
