@@ -22,7 +22,7 @@ from prunella.testing._kube_refusals import (
     bad,
     forbidden,
     not_found,
-    other_uid,
+    not_that_one,
     outdated,
 )
 from prunella.testing._kube_select import at, part, selection
@@ -207,7 +207,7 @@ class Api:
         meta = self.store.get(key)["metadata"]
         wanted = part(options, "preconditions")
         if wanted.get("uid", meta["uid"]) != meta["uid"]:
-            raise other_uid(key, wanted["uid"], meta["uid"])
+            raise not_that_one(key, place.kind.name, wanted["uid"], meta["uid"])
         if wanted.get("resourceVersion", meta["resourceVersion"]) != meta["resourceVersion"]:
             raise outdated(key)
         if place.kind == NAMESPACE:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from prunella.kube.kinds import DISRUPTION_BUDGET, POD, Json
+from prunella.kube.kinds import (
+    DAEMON_SET,
+    DEPLOYMENT,
+    DISRUPTION_BUDGET,
+    POD,
+    REPLICA_SET,
+    STATEFUL_SET,
+    Json,
+)
 from prunella.testing._kube_refusals import Key, over_budget
 from prunella.testing._kube_select import at, labels_of, parts, selected
 from prunella.testing._kube_store import Store
+
+OWNERS = {kind.name: kind for kind in (DEPLOYMENT, REPLICA_SET, STATEFUL_SET, DAEMON_SET)}
 
 
 def ready(pod: Json) -> bool:
@@ -30,8 +40,10 @@ def disruptions(store: Store, key: Key, budget: Json) -> Json:
         for _, pod in store.of_kind(POD, key.namespace)
         if selected(at(budget, "spec.selector"), labels_of(pod))
     ]
-    healthy, expected = sum(map(ready, pods)), _expected(store, pods)
+    healthy = sum(map(ready, pods))
     least, most = at(budget, "spec.minAvailable"), at(budget, "spec.maxUnavailable")
+    counted = most is None and not isinstance(least, str)
+    expected = len(pods) if counted else _expected(store, pods)
     if most is not None:
         needed = max(0, expected - share(most, expected))
     else:
@@ -63,21 +75,17 @@ def forbid_eviction(store: Store, key: Key) -> None:
 
 
 def _expected(store: Store, pods: list[Json]) -> int:
-    """As many as their controllers want, and each that has none."""
-    wanted: dict[str, int] = {}
-    for pod in pods:
-        owners = [one for one in parts(pod, "metadata.ownerReferences") if one["controller"]]
-        owner = owners[0] if owners else None
-        uid = owner["uid"] if owner else pod["metadata"]["uid"]
-        wanted.setdefault(uid, 0)
-        wanted[uid] += 1
-        if owner is not None:
-            found = [
-                one["spec"]["replicas"]
-                for place, one in store.objects.items()
-                if place.namespace == pod["metadata"]["namespace"]
-                and one["metadata"]["uid"] == uid
-                and "replicas" in one.get("spec", {})
-            ]
-            wanted[uid] = found[0] if found else wanted[uid]
+    """As many as those want who look after the pods in the end, and each that nobody does."""
+    tops = [_top(store, pod) for pod in pods]
+    wanted = {one["metadata"]["uid"]: int(at(one, "spec.replicas") or 1) for one in tops}
     return sum(wanted.values())
+
+
+def _top(store: Store, item: Json) -> Json:
+    for one in parts(item, "metadata.ownerReferences"):
+        kind = OWNERS.get(one["kind"]) if one.get("controller") else None
+        if kind is not None:
+            key = Key(kind.group, kind.plural, item["metadata"]["namespace"], one["name"])
+            if key in store.objects:
+                return _top(store, store.objects[key])
+    return item

@@ -6,16 +6,13 @@ import asyncio
 
 from prunella.kube.kinds import (
     DAEMON_SET,
-    DEPLOYMENT,
     DISRUPTION_BUDGET,
     HPA,
     POD,
-    REPLICA_SET,
-    STATEFUL_SET,
     Json,
     Kind,
 )
-from prunella.testing._kube_budget import disruptions
+from prunella.testing._kube_budget import OWNERS, disruptions
 from prunella.testing._kube_deployments import keep_deployment, keep_replica_set
 from prunella.testing._kube_hands import hash_of, tell
 from prunella.testing._kube_refusals import Key
@@ -24,8 +21,7 @@ from prunella.testing._kube_sets import keep_daemon_set, keep_stateful_set
 from prunella.testing._kube_store import Store
 
 _MOST_STEPS = 1_000_000  # of which no end in sight is a defect here
-_OWNERS = {kind.name: kind for kind in (DEPLOYMENT, REPLICA_SET, STATEFUL_SET, DAEMON_SET)}
-_KEPT = {kind.plural for kind in (*_OWNERS.values(), HPA, DISRUPTION_BUDGET)}
+_KEPT = {kind.plural for kind in (*OWNERS.values(), HPA, DISRUPTION_BUDGET)}
 
 
 class Controllers:
@@ -42,8 +38,8 @@ class Controllers:
         if key.plural in _KEPT and new is not None:
             self._wake(key)
         for owner in parts(item, "metadata.ownerReferences"):
-            if owner.get("controller") and owner["kind"] in _OWNERS:
-                self._wake(_key(_OWNERS[owner["kind"]], key.namespace, owner["name"]))
+            if owner.get("controller") and owner["kind"] in OWNERS:
+                self._wake(_key(OWNERS[owner["kind"]], key.namespace, owner["name"]))
         if new is None and old is not None:
             self._orphan(old["metadata"]["uid"])
         if key.plural in {"pods", "replicasets"}:
@@ -108,7 +104,7 @@ class Controllers:
     def _autoscale(self, key: Key, item: Json) -> None:
         """Within its bounds; the load is unknown here, so that the number stays otherwise."""
         target = item["spec"]["scaleTargetRef"]
-        kind = _OWNERS.get(target["kind"])
+        kind = OWNERS.get(target["kind"])
         found = _key(kind, key.namespace, target["name"]) if kind is not None else None
         scaled = self._store.objects.get(found) if found is not None else None
         if scaled is None or found is None:

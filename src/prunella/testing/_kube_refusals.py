@@ -89,6 +89,16 @@ def other_uid(key: Key, wanted: str, found: str) -> Refused:
     return Refused(409, "Conflict", f"Operation cannot be fulfilled on {key.words}: {words}", key)
 
 
+def not_that_one(key: Key, kind: str, wanted: str, found: str) -> Refused:
+    """Nothing of it is deleted."""
+    named = key._replace(plural=kind).words
+    words = (
+        f"the UID in the precondition ({wanted}) does not match the UID in record ({found})."
+        " The object might have been deleted and then recreated"
+    )
+    return Refused(409, "Conflict", f"Operation cannot be fulfilled on {named}: {words}", key)
+
+
 def rejected() -> Refused:
     words = "the server rejected our request due to an error in our request"
     return Refused(422, "Invalid", words)

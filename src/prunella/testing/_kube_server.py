@@ -52,7 +52,7 @@ class Server:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.stop()
+        await self.close()
 
     async def start(self) -> None:
         app = web.Application(client_max_size=16 * 2**20)
@@ -66,6 +66,10 @@ class Server:
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
+
+    async def close(self) -> None:
+        """End all there is."""
+        await self.stop()
 
     def kubeconfig(self, folder: Path) -> Path:
         """A new file in `folder`; the context is named ``fake``."""

@@ -116,7 +116,6 @@ class Store:
             raise outdated(key)
         meta = {name: value for name, value in meta.items() if name not in _KEPT}
         meta |= {name: was[name] for name in (*_KEPT, "resourceVersion") if name in was}
-        new = {name: value for name, value in new.items() if value is not None}
         new["metadata"] = meta
         if _without_managers(new) == _without_managers(old):
             return old

@@ -11,7 +11,8 @@ that expire, budgets that forbid an eviction. It can be told to misbehave as rea
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from prunella.kube.kinds import DEPLOYMENT, NODE, POD, Json, Kind
@@ -23,8 +24,9 @@ from prunella.testing._kube_pods import CRASHED, OUT_OF_MEMORY, Node
 from prunella.testing._kube_refusals import Key
 from prunella.testing._kube_select import selection
 from prunella.testing._kube_server import Server
+from prunella.testing._kube_thread import Remote, on_thread
 
-__all__ = ["FakeCluster"]
+__all__ = ["FakeCluster", "threaded"]
 
 
 class FakeCluster(Server):
@@ -54,7 +56,8 @@ class FakeCluster(Server):
             ]
             self.put_node("node1")
 
-    async def __aexit__(self, *_: object) -> None:
+    async def close(self) -> None:
+        """End all: the server, the controllers, the node."""
         for timer in (*self._timers, *self.node.timers):
             timer.cancel()
         self._controllers.stop()
@@ -117,7 +120,8 @@ class FakeCluster(Server):
             self._store.create(NAMESPACE, "", {"metadata": {"name": namespace}})
         if key in self._store.objects:
             old = self._store.objects[key]
-            return self._store.replace(key, {"status": old.get("status"), **item})
+            kept = {"status": old["status"]} if "status" in old else {}
+            return self._store.replace(key, {**kept, **item})
         made = self._store.create(kind, namespace, filled(kind, dict(item)))
         if "status" not in item:
             return made
@@ -151,6 +155,23 @@ class FakeCluster(Server):
 
         timer = asyncio.get_running_loop().call_later(self.grace_s, remove)
         self._timers.add(timer)
+
+
+@contextmanager
+def threaded(*, controllers: bool = True) -> Generator[Remote[FakeCluster]]:
+    """One that serves from a thread, for tests without an event loop of their own.
+
+    As in::
+
+    with threaded() as remote:
+        remote.do(lambda fake: fake.crash("shop-0"))
+    """
+    with on_thread(lambda: FakeCluster(controllers=controllers)) as remote:
+        remote.wait(FakeCluster.start)
+        try:
+            yield remote
+        finally:
+            remote.wait(FakeCluster.close)
 
 
 def _key(kind: Kind, name: str, namespace: str) -> Key:
