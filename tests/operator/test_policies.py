@@ -132,7 +132,7 @@ async def test_a_namespace_that_is_gone_tells_nothing(fake_bed: Bed) -> None:
     assert fake is not None
     await bed.deploy("web")
     await bed.policy("web", target=TARGET)
-    async with bed.living() as one:
+    async with bed.living(operator={"lease_ttl": "15s"}) as one:  # it is away for a while
         await bed.told("web", "Resolved", "Resolved")
         await fake.stop()
         fake.drop(HEALING_POLICY, "web")

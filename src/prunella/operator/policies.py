@@ -127,7 +127,7 @@ class Policies:
             is_calm = not (self._dirty or self._blind)
             self._dirty = False
             try:
-                if is_calm:  # holds end with time, and people lift them
+                if is_calm and await self._sees():  # holds end with time, and people lift them
                     await self._hold(self._verdicts)
                     return
                 verdicts = await self._resolve()
@@ -199,6 +199,15 @@ class Policies:
         self._verdicts = verdicts
         told = {id_ for one in verdicts if one.resolved.status is not None for id_ in one.services}
         await pauses.lift(self._healing, holds, told | set(found.removed))
+
+    async def _sees(self) -> bool:
+        """Whether all watches work: one that does not tells nobody."""
+        try:
+            for reflector, _ in self._watched:
+                await reflector.ready()
+        except (TransientError, PermanentError):
+            return False
+        return True
 
     async def _hold(self, verdicts: list[Verdict]) -> None:
         holds = self._holds(verdicts)
