@@ -133,6 +133,26 @@ async def test_a_server_that_does_not_answer() -> None:
             await cluster.get(POD, "one", "shops")
 
 
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "POST"])
+async def test_a_write_whose_answer_is_lost_is_not_sent_again(method: str) -> None:
+    """What was decided once is written once at most, also on a connection that has died."""
+    writes: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.method == "GET":
+            return web.json_response({})
+        writes.append(request.method)
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    async with client(answer) as cluster:
+        await cluster.get(POD, "one", "shops")  # a connection that is kept
+        with pytest.raises(TransientError, match="cannot be reached"):
+            await cluster.ask(method, POD.path("shops", "one"), body={})
+    assert writes == [method]
+
+
 async def test_a_server_that_is_not_there() -> None:
     cluster = Cluster(Access(f"http://127.0.0.1:{free_port()}"), SystemClock())
     with pytest.raises(TransientError, match="cannot be reached"):

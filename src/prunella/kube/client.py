@@ -301,6 +301,7 @@ class Cluster:
             headers=headers,
             ssl=self._tls,
             server_hostname=self.access.server_name or None,
+            middlewares=() if method == "GET" else (_once(),),
         ) as answer:
             if answer.status == 401:
                 self._credentials.forget()
@@ -406,6 +407,24 @@ async def _lines(content: aiohttp.StreamReader, asked: str) -> AsyncGenerator[by
             yield line
         if len(rest) > _ANSWER_BYTES:
             raise TransientError(f"{asked} sends a line without an end")
+
+
+def _once() -> aiohttp.ClientMiddlewareType:
+    """The library sends PUT and DELETE again where a connection has died. We do not: what was
+    decided once is written once at most, and each write passes the fence.
+    """
+    was_sent = False
+
+    async def send(
+        request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        nonlocal was_sent
+        if was_sent:
+            raise ConnectionResetError("the connection has died before its answer")
+        was_sent = True
+        return await handler(request)
+
+    return send
 
 
 async def _whole(content: aiohttp.StreamReader, asked: str) -> bytes:
