@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tests.real.engine import Engine
 from tests.real.images import make_image
 from tests.real.kubernetes import Kubernetes, deployment
@@ -129,6 +130,15 @@ async def test_workloads_of_a_cluster_are_written_down_and_examined(
         assert "Helm looks after it" in text
         found = await asyncio.to_thread(services, alone)
         assert {name: one["probes"] for name, one in found.items()} == {"odd": [], "shop": ["http"]}
+        done = await asyncio.to_thread(
+            alone, "init", "kubernetes", "--policies", "-o", "policies.yaml"
+        )
+        assert "2 policies; read it, then: kubectl apply -f policies.yaml" in done.stdout
+        written = (alone.folder / "policies.yaml").read_text()
+        odd, shop = yaml.safe_load_all(written)
+        assert shop["spec"]["target"] == {"kind": "Deployment", "name": "shop"}
+        assert "# Helm looks after it" in written
+        assert odd["metadata"] == {"name": "odd", "namespace": "default"}
         done = await asyncio.to_thread(alone, "check", "made.yaml")
         assert "Helm looks after it and would undo a rollback" in done.stderr
         fake.drop(DEPLOYMENT, "shop")

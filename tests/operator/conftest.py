@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,6 +23,7 @@ from prunella.kube.kinds import (
     EVENT,
     HEALING_ACTION,
     HEALING_POLICY,
+    LEASE,
     Json,
     Kind,
 )
@@ -77,6 +78,11 @@ class Bed:
             except ConflictError:
                 continue
         await until(self._serves)
+        # Where there is no Lease at all, the first to come waits for others.
+        free = {"holderIdentity": "", "leaseDurationSeconds": 1, "leaseTransitions": 0}
+        lease = {"metadata": {"name": "prunella"}, "spec": free}
+        with suppress(ConflictError):
+            await self.cluster.create(LEASE, lease, self.namespace)
 
     async def _serves(self) -> bool:
         try:
@@ -130,7 +136,7 @@ class Living:
     """One Prunella, as ``app`` runs it."""
 
     def __init__(self, bed: Bed, changes: Mapping[str, Any]) -> None:
-        operator = {"namespaces": [bed.namespace], "lease_ttl": "3s"}
+        operator = {"namespaces": [bed.namespace], "lease_ttl": "60s"}  # a busy machine is no loss
         operator |= changes.get("operator", {})
         data = {
             "api": "off",

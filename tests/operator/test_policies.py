@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 from tests.operator.conftest import Bed, until
 
+from prunella.core.model import Mode
 from prunella.kube.kinds import DEPLOYMENT, HEALING_POLICY, NAMESPACE
+from prunella.operator.drafts import written
+from prunella.plugins import Draft
 
 TARGET = {"kind": "Deployment", "name": "web"}
 WEB = {"kind": "Deployment", "matchLabels": {"tier": "web"}}
@@ -30,6 +34,22 @@ async def test_a_policy_is_accepted_edited_and_deleted(bed: Bed) -> None:
         await until(slower)
         await bed.cluster.delete(HEALING_POLICY, "web", bed.namespace)
         await until(lambda: one.services() == set())
+
+
+async def test_what_is_written_from_what_runs_is_accepted(bed: Bed) -> None:
+    await bed.deploy("web")
+    section = {"namespace": bed.namespace, "context": "any", **TARGET}
+    probe = {"kind": "http", "url": "http://{address}:{port}/"}
+    drafts = [Draft("web", section, [probe], {"min": 2, "max": 4}, "a note: with # signs")]
+    for policy in yaml.safe_load_all(written(drafts, "policies.yaml")):
+        await bed.cluster.create(HEALING_POLICY, policy, bed.namespace)
+    async with bed.living() as one:
+        await bed.told("web", "Resolved", "Resolved")
+        assert one.services() == {"web"}
+        assert one.healing.config is not None
+        (service,) = one.healing.config.services.values()
+        assert service.policy.mode is Mode.OBSERVE
+        assert [probe.kind for probe in service.probes] == ["http"]
 
 
 async def test_a_bad_policy_says_why_and_takes_no_other_one_down(bed: Bed) -> None:

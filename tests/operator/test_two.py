@@ -166,7 +166,7 @@ async def test_one_that_stands_by_ends_when_told(fake_bed: Bed, fake: FakeCluste
 
 
 async def test_who_has_lost_leaves_no_beat_behind(fake_bed: Bed, fake: FakeCluster) -> None:
-    async with fake_bed.living() as one:
+    async with fake_bed.living(operator={"lease_ttl": "3s"}) as one:
         await fake.stop()
         await until(lambda: one.home.has_lost)
     names = [thread.name for thread in threading.enumerate()]

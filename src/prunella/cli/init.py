@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _SURVEY_S = 30.0
 _USUAL = "prunella.yaml"
+_WITH_POLICIES = "kubernetes"
 
 
 class UnwantedError(PrunellaError):
@@ -41,6 +42,10 @@ def command(
         typer.Option("--output", "-o", metavar="FILE", help="Write it there, not to the terminal."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite that file.")] = False,
+    policies: Annotated[
+        bool,
+        typer.Option("--policies", help="Of kubernetes: write HealingPolicy objects instead."),
+    ] = False,
 ) -> None:
     """Write a configuration with comments, from what runs on a platform now.
 
@@ -50,6 +55,8 @@ def command(
 
     from prunella.config import written  # noqa: PLC0415
 
+    if policies and platform != _WITH_POLICIES:
+        raise UnwantedError(f"--policies is for the platform {_WITH_POLICIES}, not for {platform}")
     _terminal.keep_log_out()
     plugin = _plugin(platform)
     if output is not None and not force:
@@ -60,15 +67,24 @@ def command(
     drafts = [draft for draft in drafts if _can_be_read_back(plugin.kind, draft, file)]
     if not drafts:
         raise PrunellaError(f"nothing runs on {platform} that could be looked after")
-    text = written(plugin.kind, drafts, str(file))
+    if policies:
+        from prunella.operator.drafts import written as policies_written  # noqa: PLC0415 - slow
+
+        text, then = policies_written(drafts, str(file)), "kubectl apply -f"
+    else:
+        text, then = written(plugin.kind, drafts, str(file)), "prunella check"
     if output is None:
         _terminal.say(*text.splitlines())
         return
     _write(output, text, force=force)
-    count = len(drafts)
     _terminal.say(
-        f"{output}: {count} service{'s' * (count != 1)}; read it, then: prunella check {output}"
+        f"{output}: {_count(len(drafts), policies=policies)}; read it, then: {then} {output}"
     )
+
+
+def _count(count: int, *, policies: bool) -> str:
+    one, several = ("policy", "policies") if policies else ("service", "services")
+    return f"{count} {one if count == 1 else several}"
 
 
 def _plugin(kind: str) -> PlatformPlugin:

@@ -114,11 +114,14 @@ class Home:
                 events.tell(Telling(workload, uid, said[0], _words(notice), said[1]))
             if notice.topic in (Topic.SERVICE_HEALED, Topic.HEALING_FAILED):
                 mirror.hasten()
-            orchestrator.more_figures |= {
+
+        def figures() -> Mapping[str, float]:
+            return {
                 "dropped_events": events.dropped_count,
                 "dropped_mirrored_actions": mirror.dropped_count,
             }
 
+        orchestrator.more_figures = figures
         self._ends.append(orchestrator.on("*", take))
 
         async def mirrored() -> None:

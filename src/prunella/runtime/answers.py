@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import structlog
@@ -48,7 +48,7 @@ class Answers:
     """The reading half of ``SelfHealingOrchestrator``, which owns all that is read here."""
 
     config: Config | None
-    more_figures: dict[str, float]  # of what works beside healing
+    more_figures: Callable[[], Mapping[str, float]]  # of what works beside healing
     standing_by: str  # why healing has not begun, and is not to be expected here; else empty
     _clock: Clock
     _bus: Bus
@@ -160,7 +160,7 @@ class Answers:
             "stalls": self._pulse.stall_count,
             "dropped_notices": self._bus.dropped_count,
             "dropped_entries": self._journal.dropped_count,
-            **self.more_figures,
+            **self.more_figures(),
         }
 
     def metrics(self) -> Iterable[Any]:

@@ -89,7 +89,7 @@ class SelfHealingOrchestrator(Orders):
         self.config = config
         self._tenure = tenure
         self.address = ""
-        self.more_figures = {}
+        self.more_figures = dict[str, float]
         self.standing_by = ""
         self._clock: Clock = clock or SystemClock()
         self._random = random or Random()  # noqa: S311 - jitter, not secrets
