@@ -1,0 +1,136 @@
+"""The whole orchestrator over Deployments of a real cluster, and what a person sees of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.real.images import tell
+from tests.real.kubernetes import OwnKubernetes, deployment
+
+from prunella.config import from_mapping
+from prunella.runtime.orchestrator import SelfHealingOrchestrator
+from prunella.wire import HealingAction
+
+HTTP = {"kind": "http", "url": "http://{address}:{port}/"}
+
+
+@asynccontextmanager
+async def watched(
+    folder: Path, cluster: OwnKubernetes, namespace: str, **service: Any
+) -> AsyncIterator[SelfHealingOrchestrator]:
+    """The Deployment ``shop``, watched at a fast pace."""
+    async with watching(folder, cluster, namespace, {"shop": service}) as orchestrator:
+        yield orchestrator
+
+
+@asynccontextmanager
+async def watching(
+    folder: Path, cluster: OwnKubernetes, namespace: str, services: Mapping[str, dict[str, Any]]
+) -> AsyncIterator[SelfHealingOrchestrator]:
+    """Deployments by their names, each with its own settings, at a fast pace, once all are well."""
+    defaults = {
+        "interval": "100ms",
+        "grace": "3s",
+        "verify": {"soak": "500ms", "rollback_soak": "500ms", "deadline": "30s"},
+        "guards": {"backoff": {"base": "50ms", "cap": "100ms"}, "budget": {"actions": 20}},
+    }
+    where = {"kubeconfig": str(cluster.kubeconfig), "namespace": namespace}
+    config = from_mapping(
+        {
+            "store": f"sqlite:///{folder}/prunella.db",
+            "state_dir": str(folder / "state"),
+            "api": "off",
+            "defaults": defaults,
+            "services": {
+                name: {"platform": "kubernetes", "kubernetes": {**where, "name": name}, **settings}
+                for name, settings in services.items()
+            },
+        }
+    )
+    async with SelfHealingOrchestrator(config) as orchestrator:
+        await until(lambda: orchestrator.get_system_health().healthy == len(services))
+        yield orchestrator
+
+
+async def until(condition: Callable[[], object], within_s: float = 40) -> None:
+    async with asyncio.timeout(within_s):
+        while not condition():  # noqa: ASYNC110 - what pods do has no event here
+            await asyncio.sleep(0.02)
+
+
+async def proven(orchestrator: SelfHealingOrchestrator) -> None:
+    """Wait until the version that runs has soaked."""
+    record = orchestrator._ward("shop").engine.record
+    await until(lambda: record.versions and record.versions[0].soaked_at is not None)
+
+
+async def ended(orchestrator: SelfHealingOrchestrator, kind: str) -> HealingAction:
+    """The first action of that kind, once it has come to its end."""
+    async with asyncio.timeout(60):
+        while True:
+            actions = await orchestrator.get_healing_history(limit=20)
+            over = [one for one in actions if one.action == kind and one.success is not None]
+            if over:
+                return over[-1]
+            await asyncio.sleep(0.05)
+
+
+class Cluster:
+    """What a person sees of it with kubectl."""
+
+    def __init__(self, cluster: OwnKubernetes, namespace: str) -> None:
+        self.cluster = cluster
+        self.path = f"/apis/apps/v1/namespaces/{namespace}/deployments"
+        self._namespace = namespace
+
+    async def create(self, image: str, **settings: Any) -> None:
+        body = deployment("shop", image, **settings)
+        await asyncio.to_thread(self.cluster.call, "POST", self.path, body)
+        await self.ready(body["spec"]["replicas"])
+
+    async def deploy(self, image: str) -> None:
+        container = {"name": "web", "image": image}
+        body = {"spec": {"template": {"spec": {"containers": [container]}}}}
+        content = "application/strategic-merge-patch+json"
+        await asyncio.to_thread(self.cluster.call, "PATCH", f"{self.path}/shop", body, content)
+
+    async def pods(self) -> list[dict[str, Any]]:
+        return await asyncio.to_thread(self.cluster.pods, self._namespace)
+
+    async def uids(self) -> set[str]:
+        return {one["metadata"]["uid"] for one in await self.pods()}
+
+    async def tell(self, pod: Mapping[str, Any], *, status: int = 200, delay_s: float = 0) -> None:
+        """Change how that pod answers, until its container starts again."""
+        host = pod["status"]["podIP"]
+        await asyncio.to_thread(tell, 80, host=host, status=status, delay_s=delay_s)
+
+    async def ready(self, count: int, *, besides: str = "") -> dict[str, Any]:
+        """Wait for so many ready pods; one of them, in another run than the one named."""
+        async with asyncio.timeout(60):
+            while True:
+                found = [one for one in await self.pods() if run_of(one) not in ("", besides)]
+                if len(found) == count:
+                    return found[0]
+                await asyncio.sleep(0.02)
+
+
+def run_of(pod: Mapping[str, Any]) -> str:
+    """Names the run of a ready pod; empty: it is not ready."""
+    conditions = {one["type"]: one["status"] for one in pod["status"].get("conditions", ())}
+    if conditions.get("Ready") != "True":
+        return ""
+    return f"{pod['metadata']['uid']}@{pod['status']['containerStatuses'][0]['restartCount']}"
+
+
+def shown(actions: list[HealingAction]) -> str:
+    """Of actions as the history has them, the newest first: one line for each, as they came."""
+    return "\n".join(
+        f"{one.action} {one.service_id} {one.instance or ''}: {one.reason} [{one.evidence}] -> "
+        f"{one.outcome} {one.detail} ({one.recovery_time} ms, downtime {one.downtime} ms)"
+        for one in reversed(actions)
+    )
