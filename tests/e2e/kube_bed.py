@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 from tests.real.images import tell
 from tests.real.kubernetes import OwnKubernetes, deployment
@@ -68,12 +69,15 @@ async def proven(orchestrator: SelfHealingOrchestrator) -> None:
     await until(lambda: record.versions and record.versions[0].soaked_at is not None)
 
 
-async def ended(orchestrator: SelfHealingOrchestrator, kind: str) -> HealingAction:
-    """The first action of that kind, once it has come to its end."""
+async def ended(
+    orchestrator: SelfHealingOrchestrator, kind: str, *, outcome: str = ""
+) -> HealingAction:
+    """The first action of that kind that has come to its end; or to that one."""
     async with asyncio.timeout(60):
         while True:
             actions = await orchestrator.get_healing_history(limit=20)
             over = [one for one in actions if one.action == kind and one.success is not None]
+            over = [one for one in over if outcome in ("", one.outcome)]
             if over:
                 return over[-1]
             await asyncio.sleep(0.05)
@@ -98,16 +102,28 @@ class Cluster:
         content = "application/strategic-merge-patch+json"
         await asyncio.to_thread(self.cluster.call, "PATCH", f"{self.path}/shop", body, content)
 
+    async def call(self, method: str, path: str, body: object | None = None) -> dict[str, Any]:
+        return await asyncio.to_thread(self.cluster.call, method, path, body)
+
     async def pods(self) -> list[dict[str, Any]]:
         return await asyncio.to_thread(self.cluster.pods, self._namespace)
 
     async def uids(self) -> set[str]:
         return {one["metadata"]["uid"] for one in await self.pods()}
 
-    async def tell(self, pod: Mapping[str, Any], *, status: int = 200, delay_s: float = 0) -> None:
-        """Change how that pod answers, until its container starts again."""
-        host = pod["status"]["podIP"]
-        await asyncio.to_thread(tell, 80, host=host, status=status, delay_s=delay_s)
+    async def tell(self, **told: Any) -> None:
+        """Change how all of its pods answer, until their containers start again."""
+        for pod in await self.pods():
+            await asyncio.to_thread(tell, 80, host=pod["status"]["podIP"], **told)
+
+    async def ask(self, pod: Mapping[str, Any], path: str) -> str:
+        """What its web server answers."""
+
+        def ask() -> str:
+            with urlopen(f"http://{pod['status']['podIP']}{path}", timeout=5) as answer:
+                return str(answer.read().decode())
+
+        return await asyncio.to_thread(ask)
 
     async def ready(self, count: int, *, besides: str = "") -> dict[str, Any]:
         """Wait for so many ready pods; one of them, in another run than the one named."""

@@ -80,12 +80,19 @@ def make_image(engine: Engine, tag: str, release: Release | None = None) -> str:
     return engine.docker("import", *options, "-", tag, stdin=pack(release.files()))
 
 
-def tell(port: int, *, host: str = "127.0.0.1", status: int = 200, delay_s: float = 0) -> None:
+def tell(
+    port: int,
+    *,
+    host: str = "127.0.0.1",
+    version: str = "1",
+    status: int = 200,
+    delay_s: float = 0,
+) -> None:
     """Change how the server behaves that is reached there, until its container starts again.
 
     Raises OSError: it does not answer.
     """
-    told = f"status={status}&delay={delay_s:g}"
+    told = f"version={version}&status={status}&delay={delay_s:g}"
     with urlopen(f"http://{host}:{port}/cgi-bin/tell?{told}", timeout=5) as answer:
         answer.read()
 
