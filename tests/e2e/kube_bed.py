@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -150,3 +151,51 @@ def shown(actions: list[HealingAction]) -> str:
         f"{one.outcome} {one.detail} ({one.recovery_time} ms, downtime {one.downtime} ms)"
         for one in reversed(actions)
     )
+
+
+class Clients:
+    """So many that ask for the page again as soon as they are answered, spread over the pods.
+
+    Attributes:
+        took_s: how long each answer has taken, in the order in which they came.
+    """
+
+    def __init__(self, cluster: Cluster, path: str, count: int) -> None:
+        self._cluster, self._path, self._count = cluster, path, count
+        self._pods: list[dict[str, Any]] = []
+        self._ending = False
+        self.took_s: list[float] = []
+
+    @asynccontextmanager
+    async def asking(self) -> AsyncIterator[None]:
+        """They leave when they have been answered: nobody hangs up."""
+        self._pods = await self._cluster.pods()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._look())
+            for turn in range(self._count):
+                tasks.create_task(self._ask(turn))
+            try:
+                yield
+            finally:
+                self._ending = True
+
+    async def _look(self) -> None:
+        while not self._ending:
+            self._pods = [one for one in await self._cluster.pods() if run_of(one)] or self._pods
+            await asyncio.sleep(0.2)
+
+    async def _ask(self, turn: int) -> None:
+        while not self._ending:
+            host = self._pods[turn % len(self._pods)]["status"]["podIP"]
+            began = time.monotonic()
+            try:
+                reader, writer = await asyncio.open_connection(host, 80)
+                writer.write(f"GET {self._path} HTTP/1.0\r\n\r\n".encode())
+                answer = await reader.read()
+                writer.close()
+            except OSError:
+                answer = b""
+            if answer:
+                self.took_s.append(time.monotonic() - began)
+            else:  # it goes away just now
+                await asyncio.sleep(0.05)

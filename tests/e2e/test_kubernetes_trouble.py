@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
+from statistics import median
 
 import pytest
 from tests.e2e.kube_bed import (
     HTTP,
+    Clients,
     Cluster,
     ended,
     proven,
@@ -29,6 +31,19 @@ _SERVE = """#!/bin/sh
 httpd -p 80 -h /www
 while [ ! -e /run/eat ]; do sleep 0.05; done
 exec busybox tail /dev/zero
+"""
+_WORK = """#!/bin/sh
+: > /run/work.$$
+until busybox mkdir /run/lock 2> /dev/null; do sleep 0.1; done
+sleep 0.1
+busybox rmdir /run/lock
+rm /run/work.$$
+printf 'Content-Type: text/plain\\r\\n\\r\\ndone\\n'
+"""
+_LOAD = """#!/bin/sh
+set -- /run/work.*
+[ -e "$1" ] || shift
+printf 'Content-Type: text/plain\\r\\n\\r\\ninflight %s\\n' $#
 """
 _EAT = """#!/bin/sh
 printf 'Content-Type: text/plain\\r\\n\\r\\ntold\\n'
@@ -195,3 +210,28 @@ async def test_a_container_that_has_run_out_of_memory_says_so(
         print(shown(await orchestrator.get_healing_history(limit=20)))  # noqa: T201
     assert "OOMKilled" in healed.reason
     assert healed.symptom == "down"
+
+
+async def test_what_is_slow_under_load_is_scaled_and_scaled_back(
+    own_kubernetes: OwnKubernetes, namespace: str, tmp_path: Path
+) -> None:
+    cluster = Cluster(own_kubernetes, namespace)
+    files = {**Release().files(), "www/cgi-bin/work": _WORK, "www/cgi-bin/load": _LOAD}
+    image = own_kubernetes.load_image("shop:busy", pack(files), ["/bin/serve"], ["PATH=/bin"])
+    await cluster.create(image, replicas=1)
+    limit = {"pattern": r"inflight (\d+)", "above": 7}
+    settings = {
+        "probes": [{**HTTP, "url": f"{HTTP['url']}cgi-bin/load", "number": limit}],
+        "scale": {"min": 1, "max": 2, "ttl": "2s"},
+    }
+    clients = Clients(cluster, "/cgi-bin/work", 10)
+    async with watched(tmp_path, own_kubernetes, namespace, **settings) as orchestrator:
+        async with clients.asking():
+            more = await ended(orchestrator, "scale-up")
+            alone, shared = median(clients.took_s[10:40]), median(clients.took_s[-30:])
+            print(f"an answer took {alone:.2f} s, then {shared:.2f} s")  # noqa: T201
+        less = await ended(orchestrator, "scale-down")
+        print(shown(await orchestrator.get_healing_history(limit=20)))  # noqa: T201
+    assert (more.outcome, more.replicas) == ("recovered", 2)
+    assert (less.outcome, less.replicas) == ("recovered", 1)
+    await cluster.ready(1)
