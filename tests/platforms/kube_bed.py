@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -14,7 +14,16 @@ import pytest
 from tests.real.images import Release
 from tests.real.kubernetes import Kubernetes, OwnKubernetes, deployment
 
-from prunella.core.model import Action, ActionKind, Fact, Instance, InstanceId, ServiceId, Status
+from prunella.core.model import (
+    Action,
+    ActionKind,
+    Fact,
+    Instance,
+    InstanceId,
+    Instant,
+    ServiceId,
+    Status,
+)
 from prunella.kube.kinds import POD
 from prunella.platforms.kubernetes import KubernetesPlatform
 from prunella.plugins import PlatformContext, platforms
@@ -28,6 +37,18 @@ Pod = dict[str, Any]
 _APPS = "/apis/apps/v1/namespaces"
 _PLURALS = {"Deployment": "deployments", "StatefulSet": "statefulsets", "DaemonSet": "daemonsets"}
 _WITHIN_S = 60.0
+
+
+class MovedClock(SystemClock):
+    """The machine's clock, and so many seconds more as a test says."""
+
+    ahead_s = 0.0
+
+    def now(self) -> Instant:
+        return Instant(super().now() + self.ahead_s)
+
+    def wall(self) -> datetime:
+        return super().wall() + timedelta(seconds=self.ahead_s)
 
 
 class Bed:
@@ -44,6 +65,7 @@ class Bed:
         self.namespace = namespace
         self.fake = fake
         self.facts: list[Fact] = []
+        self.clock = MovedClock()
         self._stack = stack
 
     # Prunella ----------------------------------------------------------------------------------
@@ -51,7 +73,7 @@ class Bed:
     def platform(self, folder: Path, **settings: object) -> KubernetesPlatform:
         where = {"kubeconfig": self.cluster.kubeconfig, "namespace": self.namespace, "name": "shop"}
         plugin = platforms()["kubernetes"]
-        context = PlatformContext(SHOP, SystemClock(), folder, self.facts.append)
+        context = PlatformContext(SHOP, self.clock, folder, self.facts.append)
         built = plugin.build(plugin.spec.model_validate(where | settings), context)
         assert isinstance(built, KubernetesPlatform)
         self._stack.push_async_callback(built.close)

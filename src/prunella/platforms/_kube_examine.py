@@ -16,11 +16,13 @@ from prunella.ports import Remark
 _Right = tuple[str, Kind, str]  # verb, resource and subresource
 
 
-async def examine(roster: Roster, key: Key, view: View, *, rolling: bool) -> Sequence[Remark]:
+async def examine(
+    roster: Roster, key: Key, view: View, *, rolling: bool, pause: str | None
+) -> Sequence[Remark]:
     """Raises: TransientError, PermanentError: it cannot be told."""
     if reason := foreign(view.workload):
         return (Remark(f"{key}: {reason}: nothing is done to it", fault=True),)
-    lacking = objections(key.kind, view.workload, view.scaler, rolling=rolling)
+    lacking = objections(key.kind, view.workload, view.scaler, rolling=rolling, pause=pause)
     by_reason = groupby(sorted(lacking.items(), key=lambda one: one[1]), key=lambda one: one[1])
     found = [
         Remark(f"no {' or '.join(kind for kind, _ in kinds)}: {reason}")

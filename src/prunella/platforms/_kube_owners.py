@@ -41,12 +41,19 @@ def foreign(workload: Workload) -> str:
 
 
 def objections(
-    kind: str, workload: Workload, scaler: Scaler | None, *, rolling: bool
+    kind: str,
+    workload: Workload,
+    scaler: Scaler | None,
+    *,
+    rolling: bool,
+    pause: str | None = None,
 ) -> Mapping[ActionKind, str]:
     """What cannot be done to it, and why.
 
     Args:
         rolling: it is restarted as a whole, by its controller.
+        pause: why the sync of what looks after it cannot be paused; empty: it can; None: it is
+            not to be.
     """
     if reason := foreign(workload):
         return dict.fromkeys((ActionKind.RESTART, *SCALING, ActionKind.ROLLBACK), reason)
@@ -56,11 +63,13 @@ def objections(
         found[ActionKind.ROLLBACK] = still
         if rolling:
             found[ActionKind.RESTART] = still
-    if by:
+    if by and (by == _HELM or pause is None):
         found[ActionKind.ROLLBACK] = (
             f"{by} looks after it and would undo a rollback: roll back where it is written, "
             "with `release: {kind: git-revert}`"
         )
+    elif by and pause:
+        found[ActionKind.ROLLBACK] = f"{by} looks after it, and {pause}"
     if kind == DAEMON_SET.name:
         found |= dict.fromkeys(SCALING, "it runs once on every node")
     elif scaler is None and by in (_ARGO, _FLUX):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -20,6 +21,7 @@ from prunella.platforms._facts import Teller
 from prunella.platforms._kube_acts import Acts
 from prunella.platforms._kube_examine import examine
 from prunella.platforms._kube_owners import SCALING, objections
+from prunella.platforms._kube_pause import SyncPause
 from prunella.platforms._kube_roster import Roster, leave_roster, roster_at
 from prunella.platforms._kube_survey import reach, survey
 from prunella.platforms._kube_testimony import testimony
@@ -73,6 +75,17 @@ class KubernetesSpec(Spec):
         description="How far to look: one watch for each namespace, or one for all of them, which "
         "needs the right to list them everywhere.",
     )
+    pause_sync: bool = Field(
+        default=False,
+        description="Where Argo CD or Flux looks after it: pause its sync for a rollback, until "
+        "it wants something else. Default: no rollback there.",
+    )
+    sync_namespace: str = Field(
+        default="argocd",
+        pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
+        max_length=63,
+        description="Where Argo CD's Applications are.",
+    )
     timeout: Duration = Field(default=60.0, description="How long a new pod may take to start.")
 
 
@@ -90,6 +103,8 @@ class KubernetesPlatform:
         self._teller = Teller(context)
         self._view: View | None = None  # as it was last seen
         self._is_acting = False
+        self._pause: SyncPause | None = None
+        self._attending: asyncio.Task[None] | None = None
         self._later: asyncio.Task[None] | None = None  # looks again when time has changed it
 
     @property
@@ -100,18 +115,24 @@ class KubernetesPlatform:
         if self._view is None:
             return able
         lacking = objections(
-            self._key.kind, self._view.workload, self._view.scaler, rolling=self._is_rolling
+            self._key.kind,
+            self._view.workload,
+            self._view.scaler,
+            rolling=self._is_rolling,
+            pause=self._objection,
         )
         return {kind: scope for kind, scope in able.items() if kind not in lacking}
 
     async def observe(self) -> Status:
-        """What the watches have told; nothing is asked.
+        """What the watches have told; nothing is asked, but of a sync that may be paused.
 
         Raises:
             TransientError: the cluster cannot be reached.
             PermanentError: there is no such workload, or we may not look.
         """
-        now = self._look(await self._ready()).status
+        view = self._look(await self._ready())
+        await self._attend(view)
+        now = view.status
         self._teller.take_in(now)
         return now
 
@@ -136,7 +157,7 @@ class KubernetesPlatform:
                 case ActionKind.RESTART:
                     await self._restart(acts, action)
                 case ActionKind.ROLLBACK:
-                    await acts.roll_back(action)
+                    await self._roll_back(acts, action)
                 case _:
                     await acts.scale(action)
         finally:
@@ -155,14 +176,21 @@ class KubernetesPlatform:
         try:
             roster = await self._ready()
             view = self._look(roster)
-            return await examine(roster, self._key, view, rolling=self._is_rolling)
+            pause = self._pause
+            if pause is not None:
+                await pause.examine(view.workload)
+            return await examine(
+                roster, self._key, view, rolling=self._is_rolling, pause=self._objection
+            )
         except PrunellaError as error:
             return (Remark(str(error), fault=True),)
 
     async def close(self) -> None:
         roster, self._roster = self._roster, None
-        if self._later is not None:
-            self._later.cancel()
+        for task in (self._later, self._attending):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
         if roster is not None:
             roster.ignore(self._key, self._on_news)
             await leave_roster(roster)
@@ -170,6 +198,40 @@ class KubernetesPlatform:
     @property
     def _is_rolling(self) -> bool:
         return self._spec.restart == "rollout"
+
+    @property
+    def _objection(self) -> str | None:
+        return None if self._pause is None else self._pause.objection
+
+    async def _attend(self, view: View) -> None:
+        """Look after a sync that may be paused: at once at first, then once a minute beside us."""
+        pause, is_first = self._pause, self._attending is None
+        if pause is None or self._is_acting or not pause.is_due:
+            return
+        if self._attending is not None and not self._attending.done():
+            return
+        if self._attending is not None:
+            self._attending.result()  # a defect
+        self._attending = asyncio.create_task(pause.attend(view.workload))
+        if is_first:
+            await asyncio.wait([self._attending])
+
+    async def _roll_back(self, acts: Acts, action: Action) -> None:
+        view, pause = self._view, self._pause
+        assert view is not None, "it has been looked at"
+        if pause is None:
+            await acts.roll_back(action)
+            return
+        if self._attending is not None:
+            await asyncio.wait([self._attending])  # it might resume what is paused now
+        action = replace(action, before=action.before or view.workload.revision)
+        try:
+            if view.workload.revision != action.revision:
+                await pause.begin(view.workload, action)
+            await acts.roll_back(action)
+        except PrunellaError:
+            await pause.give_up(view.workload, action)
+            raise
 
     async def _restart(self, acts: Acts, action: Action) -> None:
         view = self._view
@@ -196,6 +258,11 @@ class KubernetesPlatform:
             where = spec.namespace if spec.watch == "namespace" else ""
             self._roster = roster_at(spec.kubeconfig, spec.context, where, self._context.clock)
             self._roster.listen(self._key, self._on_news)
+            if spec.pause_sync:
+                context = self._context
+                self._pause = SyncPause(
+                    self._roster, self._key, context.service, context.clock, spec.sync_namespace
+                )
         await self._roster.ready(self._key.kind)
         return self._roster
 
