@@ -37,6 +37,15 @@ CIRCUITS: Rights = {
     "pods/status": "patch",
     "endpointslices.discovery.k8s.io": "list watch",
 }
+SYNC: Rights = {
+    "applications.argoproj.io": "get patch",
+    "kustomizations.kustomize.toolkit.fluxcd.io": "get patch",
+    "helmreleases.helm.toolkit.fluxcd.io": "get patch",
+    "gitrepositories.source.toolkit.fluxcd.io": "get",
+    "ocirepositories.source.toolkit.fluxcd.io": "get",
+    "buckets.source.toolkit.fluxcd.io": "get",
+    "helmcharts.source.toolkit.fluxcd.io": "get",
+}
 
 
 def table(rules: Iterable[Mapping[str, Any]]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.deploy.rights import CIRCUITS, HEALING, HOME, NODES, in_order, table
+from tests.deploy.rights import CIRCUITS, HEALING, HOME, NODES, SYNC, in_order, table
 from tests.real.charts import Charts
 
 from prunella.config import Config, parse
@@ -25,6 +25,7 @@ CHARTED = {
     "two namespaces": ("--set", "rights.namespaces={shop,prunella}"),
     "circuits": ("--set", "rights.circuits=true", "--set", "rights.namespaces={shop}"),
     "circuits everywhere": ("--set", "rights.circuits=true", "--set", "rights.clusterWide=true"),
+    "sync": ("--set", "rights.sync={argocd,flux-system}", "--set", "rights.clusterWide=true"),
     "monitored": ("--set", "serviceMonitor.enabled=true"),
     "every value": (
         *("--set", "nameOverride=healer", "--set", "serviceAccount.annotations.a=b"),
@@ -47,7 +48,8 @@ BUILT = {
 }
 
 Objects = Sequence[Mapping[str, Any]]
-TABLES = [in_order(HOME), in_order(HEALING), in_order(HEALING, NODES), in_order(CIRCUITS)]
+TABLES = [in_order(HOME), in_order(HEALING), in_order(HEALING, NODES)]
+TABLES += [in_order(CIRCUITS), in_order(SYNC)]
 WAYS = [f"kustomize: {one}" for one in BUILT] + [f"helm: {one}" for one in CHARTED]
 
 
@@ -150,6 +152,14 @@ def test_circuits_have_a_role_of_their_own(built: Mapping[str, Objects], charts:
     alone = charts.built(DEPLOY / "kustomize" / "circuits")
     assert [one["kind"] for one in alone] == ["Role", "RoleBinding"]
     assert rights(alone, "Role", "prunella-circuits") == in_order(CIRCUITS)
+
+
+def test_pausing_a_sync_is_a_right_of_its_own(built: Mapping[str, Objects], charts: Charts) -> None:
+    for namespace in ("argocd", "flux-system"):
+        assert rights(built["helm: sync"], "Role", "prunella-sync", namespace) == in_order(SYNC)
+    alone = charts.built(DEPLOY / "kustomize" / "sync")
+    assert [one["kind"] for one in alone] == ["Role", "RoleBinding"]
+    assert rights(alone, "Role", "prunella-sync") == in_order(SYNC)
 
 
 # The pod -----------------------------------------------------------------------------------------

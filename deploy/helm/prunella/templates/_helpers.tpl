@@ -109,6 +109,21 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [list, watch]
 {{- end }}
 
+{{- define "prunella.sync" -}}
+- apiGroups: [argoproj.io]
+  resources: [applications]
+  verbs: [get, patch]
+- apiGroups: [kustomize.toolkit.fluxcd.io]
+  resources: [kustomizations]
+  verbs: [get, patch]
+- apiGroups: [helm.toolkit.fluxcd.io]
+  resources: [helmreleases]
+  verbs: [get, patch]
+- apiGroups: [source.toolkit.fluxcd.io]
+  resources: [gitrepositories, ocirepositories, buckets, helmcharts]
+  verbs: [get]
+{{- end }}
+
 {{- /* A role and its binding: (dict "root" $ "name" NAME "rules" TEXT "namespace" NAME-OR-EMPTY) */ -}}
 {{- define "prunella.role" -}}
 {{- $cluster := empty .namespace -}}
