@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from tests.platforms.kube_bed import Bed, fake_bed, real_bed, rollback, until
 from tests.platforms.kube_keepers import Kept
 
 from prunella.core.model import Action, ActionKind, Epoch
-from prunella.errors import ConflictError, PermanentError
+from prunella.errors import ConflictError, PermanentError, TransientError
 from prunella.platforms._kube_keepers import APPLICATION, HELM_RELEASE, KUSTOMIZATION, SOURCES
+from prunella.platforms._kube_pause import PAUSED_SYNC
 from prunella.platforms.kubernetes import KubernetesPlatform
 
 E1 = Epoch(1)
@@ -24,6 +26,7 @@ KEEPERS = {
     "chart": (HELM_RELEASE, SOURCES["HelmChart"]),
     "oci": (HELM_RELEASE, SOURCES["OCIRepository"]),
 }
+ON_THE_FAKE = pytest.mark.parametrize("bed", ["fake"], indirect=True)
 pytestmark = pytest.mark.timeout(200)
 
 
@@ -126,7 +129,9 @@ async def test_a_lease_that_is_over_is_the_end_of_a_pause(
     bed.clock.ahead_s += 23 * HOUR_S
     await a_minute_later(bed, platform, kept.is_paused)
     bed.clock.ahead_s += HOUR_S
-    await a_minute_later(bed, platform, lambda: is_free(kept))
+    with capture_logs() as logs:
+        await a_minute_later(bed, platform, lambda: is_free(kept))
+    assert any("the lease of a paused sync is over" in one["event"] for one in logs)
     assert await kept.spec() == before
 
 
@@ -178,6 +183,114 @@ async def test_where_somebody_has_deployed_meanwhile_it_is_resumed_at_once(
     assert await argo.spec() == before
 
 
+@ON_THE_FAKE
+async def test_who_pauses_on_an_old_view_does_not_undo_what_a_person_has_set(
+    bed: Bed, kept: Kept, tmp_path: Path
+) -> None:
+    assert bed.fake is not None
+    platform = pausing(bed, tmp_path)
+    action = await bad_release(bed, platform)
+    bed.fake.stale()
+    await kept.change(kept.resume | {"metadata": {"labels": {"touched": "yes"}}})
+    with pytest.raises(TransientError, match="changes faster than it can be paused"):
+        await platform.execute(action, epoch=E1)
+    bed.fake.fresh()
+    assert await kept.note() is None
+    assert not await kept.is_paused()
+    await platform.execute(action, epoch=E1)
+    assert await kept.is_paused()
+
+
+@ON_THE_FAKE
+async def test_a_pause_whose_answer_is_lost_is_taken_back(
+    bed: Bed, kept: Kept, tmp_path: Path
+) -> None:
+    assert bed.fake is not None
+    before = await kept.spec()
+    platform = pausing(bed, tmp_path)
+    action = await bad_release(bed, platform)
+    bed.fake.lose(1)
+    with pytest.raises(TransientError):
+        await platform.execute(action, epoch=E1)
+    assert await kept.note() is None
+    assert await kept.spec() == before
+
+
+@ON_THE_FAKE
+async def test_a_rollback_with_a_pause_takes_five_requests_and_calm_none(
+    bed: Bed, kept: Kept, tmp_path: Path
+) -> None:
+    assert bed.fake is not None
+    platform = pausing(bed, tmp_path)
+    action = await bad_release(bed, platform)
+    requests = bed.fake.requests
+    requests.clear()
+    await platform.execute(action, epoch=E1)
+    assert len(requests) <= 5
+    requests.clear()
+    for _ in range(5):
+        await platform.observe()
+    assert requests == []
+
+
+async def test_another_rollback_leaves_the_pause_of_the_first_one(
+    bed: Bed, argo: Kept, tmp_path: Path
+) -> None:
+    platform = pausing(bed, tmp_path)
+    first = (await until(platform, lambda now: len(now.instances) == 2)).revision
+    await bed.deploy("shop:2")
+    await bed.current(2, "shop:2")
+    action = await rolled_back(bed, platform)
+    note = await argo.note()
+    with pytest.raises(PermanentError, match="has not kept"):
+        await platform.execute(rollback("shop:0#00000000", action.revision), epoch=E1)
+    assert await argo.note() == note
+    await platform.execute(rollback(first, action.revision), epoch=E1)
+    assert await argo.note() == note
+    assert await argo.is_paused()
+
+
+async def test_where_something_else_is_wanted_by_now_that_has_its_turn(
+    bed: Bed, argo: Kept, tmp_path: Path
+) -> None:
+    before = await argo.spec()
+    platform = pausing(bed, tmp_path)
+    action = await rolled_back(bed, platform)
+    await argo.push("r2")
+    with pytest.raises(ConflictError, match="is to deploy something else by now"):
+        await platform.execute(rollback("shop:0#00000000", action.revision), epoch=E1)
+    async with asyncio.timeout(30):
+        while await argo.note() is not None:
+            await platform.observe()
+    assert await argo.spec() == before
+
+
+async def test_another_spec_of_the_keeper_is_something_else(
+    bed: Bed, kept: Kept, tmp_path: Path
+) -> None:
+    platform = pausing(bed, tmp_path)
+    await rolled_back(bed, platform)
+    await kept.change({"spec": {"values": {"image": "good"}}})
+    await a_minute_later(bed, platform, lambda: is_free(kept))
+    assert not await kept.is_paused()
+
+
+@ON_THE_FAKE
+async def test_an_annotation_that_cannot_be_read_is_left_to_a_person(
+    bed: Bed, argo: Kept, tmp_path: Path
+) -> None:
+    platform = pausing(bed, tmp_path)
+    await rolled_back(bed, platform)
+    await argo.change({"metadata": {"annotations": {PAUSED_SYNC: "{}"}}})
+    await argo.push("r2")
+    bed.clock.ahead_s += 61
+    with capture_logs() as logs:
+        await platform.close()
+        await pausing(bed, tmp_path).observe()
+    assert any("resume it by hand" in one.get("error", "") for one in logs)
+    assert await argo.is_paused()
+
+
 async def test_what_was_paused_and_not_rolled_back_is_resumed_by_the_next_prunella(
     bed: Bed, argo: Kept, tmp_path: Path
 ) -> None:
@@ -192,11 +305,11 @@ async def test_what_was_paused_and_not_rolled_back_is_resumed_by_the_next_prunel
     assert await argo.spec() == before
 
 
+@ON_THE_FAKE
 async def test_without_the_right_to_it_there_is_no_rollback_and_check_says_why(
     bed: Bed, argo: Kept, tmp_path: Path
 ) -> None:
-    if bed.fake is None:
-        pytest.skip("our own cluster's person may do anything")
+    assert bed.fake is not None
     bed.fake.deny("patch", "applications")
     platform = pausing(bed, tmp_path)
     await platform.observe()
