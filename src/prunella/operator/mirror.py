@@ -89,7 +89,8 @@ class Mirror:
                 await self._sleep(_RETRY_S)
                 continue
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), _LOOK_S)
+                async with asyncio.timeout(_LOOK_S):
+                    await self._news.wait()
 
     async def _attempt(self, work: Callable[[], Awaitable[None]]) -> bool:
         try:
