@@ -20,7 +20,7 @@ import signal
 import ssl
 import subprocess
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -231,14 +231,6 @@ class OwnKubernetes(Kubernetes):
         """As the kernel does when it runs out of memory."""
         found = pod["status"]["containerStatuses"][0]["containerID"]
         self._ctr("tasks", "kill", "--signal", "SIGKILL", found.removeprefix("containerd://"))
-
-    def kill_containers(self, pods: Iterable[Mapping[str, Any]]) -> None:
-        """Those of many pods in the same moment, as a cause that they have in common does."""
-        statuses = [one for pod in pods for one in pod["status"]["containerStatuses"]]
-        killed = {one["containerID"].removeprefix("containerd://") for one in statuses}
-        tasks = [line.split() for line in self._ctr("tasks", "list").splitlines()[1:]]
-        for pid in [int(words[1]) for words in tasks if words[0] in killed]:
-            os.kill(pid, signal.SIGKILL)
 
     def _ctr(self, *argv: str, stdin: bytes = b"") -> str:
         enter = ("nsenter", f"--mount=/proc/{self._running['containerd'].pid}/ns/mnt")
