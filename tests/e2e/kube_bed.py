@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 from urllib.request import urlopen
 
@@ -112,6 +115,15 @@ class Cluster:
     async def uids(self) -> set[str]:
         return {one["metadata"]["uid"] for one in await self.pods()}
 
+    async def kill_all(self, gap_s: float = 0.0) -> set[str]:
+        """End all that runs, in no order; the runs that are over by that."""
+        pods = await self.pods()
+        pids = await asyncio.to_thread(self.cluster.first_processes, pods)
+        for pid in Random(7).sample(pids, len(pids)):
+            os.kill(pid, signal.SIGKILL)
+            await asyncio.sleep(gap_s)
+        return {run_of(pod) for pod in pods}
+
     async def tell(self, **told: Any) -> None:
         """Change how all of its pods answer, until their containers start again."""
         for pod in await self.pods():
@@ -126,11 +138,14 @@ class Cluster:
 
         return await asyncio.to_thread(ask)
 
-    async def ready(self, count: int, *, besides: str = "") -> dict[str, Any]:
-        """Wait for so many ready pods; one of them, in another run than the one named."""
-        async with asyncio.timeout(60):
+    async def ready(
+        self, count: int, *, besides: Container[str] = (), within_s: float = 60
+    ) -> dict[str, Any]:
+        """Wait for so many ready pods, in other runs than those; one of them."""
+        async with asyncio.timeout(within_s):
             while True:
-                found = [one for one in await self.pods() if run_of(one) not in ("", besides)]
+                runs = {run: one for one in await self.pods() if (run := run_of(one))}
+                found = [one for run, one in runs.items() if run not in besides]
                 if len(found) == count:
                     return found[0]
                 await asyncio.sleep(0.02)

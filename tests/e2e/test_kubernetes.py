@@ -28,7 +28,7 @@ async def test_a_container_that_is_killed_again_and_again_is_never_waited_for(
             pod = await cluster.ready(1)
             began = time.monotonic()
             await asyncio.to_thread(own_kubernetes.kill_container, pod)
-            await cluster.ready(1, besides=run_of(pod))
+            await cluster.ready(1, besides={run_of(pod)})
             took_s.append(time.monotonic() - began)
         healed = await ended(orchestrator, "restart")
         done = await orchestrator.get_healing_history(limit=20)

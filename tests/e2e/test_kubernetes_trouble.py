@@ -6,6 +6,7 @@ import asyncio
 import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pytest
 from tests.e2e.kube_bed import (
@@ -108,6 +109,34 @@ async def test_many_that_fail_at_once_are_left_to_their_cause(
     assert len(gone) == len(done)
 
 
+@pytest.mark.parametrize(("gap_s", "most"), [(0.0, 0), (0.03, 1)], ids=["at once", "one by one"])
+async def test_a_hundred_pods_of_ten_deployments_are_not_restarted_by_us(
+    own_kubernetes: OwnKubernetes, namespace: str, tmp_path: Path, gap_s: float, most: int
+) -> None:
+    """They end for the second time, so that the kubelet puts all of them off."""
+    cluster = Cluster(own_kubernetes, namespace)
+    image = own_kubernetes.make_image("shop:1", Release())
+    for name in STORM:
+        body = deployment(name, image, replicas=10)
+        await asyncio.to_thread(own_kubernetes.call, "POST", cluster.path, body)
+    await cluster.ready(10 * len(STORM), within_s=120)
+    before = await cluster.kill_all()
+    await cluster.ready(10 * len(STORM), besides=before, within_s=120)
+    pods = await cluster.uids()
+    services: dict[str, dict[str, Any]] = {name: {} for name in STORM}
+    async with watching(tmp_path, own_kubernetes, namespace, services) as orchestrator:
+        await cluster.kill_all(gap_s)
+        await until(orchestrator.not_ready)
+        print(orchestrator.not_ready())  # noqa: T201
+        await until(lambda: orchestrator.get_system_health().healthy == len(STORM), 60)
+        done = await orchestrator.get_healing_history(limit=500)
+        ours = [one for one in done if one.actor == "prunella"]
+        print(shown(ours))  # noqa: T201
+        gone = pods - await cluster.uids()
+    assert len(ours) <= most
+    assert len(gone) == len(ours)
+
+
 async def test_what_a_disruption_budget_forbids_is_not_done(
     own_kubernetes: OwnKubernetes, namespace: str, tmp_path: Path
 ) -> None:
@@ -205,7 +234,7 @@ async def test_a_container_that_has_run_out_of_memory_says_so(
         for _ in range(2):  # the kubelet restarts it at once, and puts it off the second time
             pod = await cluster.ready(1)
             await cluster.ask(pod, "/cgi-bin/eat")
-            await cluster.ready(1, besides=run_of(pod))
+            await cluster.ready(1, besides={run_of(pod)})
         healed = await ended(orchestrator, "restart", outcome="recovered")
         print(shown(await orchestrator.get_healing_history(limit=20)))  # noqa: T201
     assert "OOMKilled" in healed.reason

@@ -20,7 +20,7 @@ import signal
 import ssl
 import subprocess
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -231,6 +231,13 @@ class OwnKubernetes(Kubernetes):
         """As the kernel does when it runs out of memory."""
         found = pod["status"]["containerStatuses"][0]["containerID"]
         self._ctr("tasks", "kill", "--signal", "SIGKILL", found.removeprefix("containerd://"))
+
+    def first_processes(self, pods: Iterable[Mapping[str, Any]]) -> Sequence[int]:
+        """Of the first container of each pod: the process that is the container's end."""
+        listed = [line.split() for line in self._ctr("tasks", "list").splitlines()[1:]]
+        pids = {task[0]: int(task[1]) for task in listed}
+        found = [pod["status"]["containerStatuses"][0]["containerID"] for pod in pods]
+        return [pids[one.removeprefix("containerd://")] for one in found]
 
     def _ctr(self, *argv: str, stdin: bytes = b"") -> str:
         enter = ("nsenter", f"--mount=/proc/{self._running['containerd'].pid}/ns/mnt")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from prunella.core.fleet import AT_ONCE_S, Loss
 from prunella.core.model import Health, Instant, ServiceId
 from prunella.core.policy import FleetPolicy
 from prunella.runtime.fleet import Fleet
@@ -19,11 +20,13 @@ def fleet() -> Fleet:
 
 
 def fail(fleet: Fleet, count: int, at: float = 0.0) -> list[bool]:
-    return [fleet.believe(service, Health.FAILED, Instant(at)) for service in TEN[:count]]
+    return [
+        fleet.believe(service, Health.FAILED, Loss.HALF, Instant(at)) for service in TEN[:count]
+    ]
 
 
 def heal(fleet: Fleet, service: ServiceId, at: float, *, success: bool = True) -> None:
-    fleet.acting(service, Instant(at))
+    fleet.acting(service, Instant(at), healing=True)
     fleet.ended(service, Instant(at + 1), success=success)
 
 
@@ -35,15 +38,56 @@ def test_a_storm_begins_once_with_the_failure_that_is_one_too_many(fleet: Fleet)
 def test_failures_that_are_far_apart_are_no_storm(fleet: Fleet) -> None:
     for number, service in enumerate(TEN[:6]):
         at = Instant(number * POLICY.storm_window_s)
-        assert not fleet.believe(service, Health.FAILED, at)
+        assert not fleet.believe(service, Health.FAILED, Loss.HALF, at)
     assert fleet.storms == ()
+
+
+def test_many_that_lose_a_part_of_themselves_at_once_are_a_storm(fleet: Fleet) -> None:
+    began = [fleet.believe(one, Health.DEGRADED, Loss.PART, Instant(2.0)) for one in TEN[:5]]
+    assert began == [False, False, False, True, False]
+
+
+def test_parts_that_are_lost_one_after_the_other_are_no_storm(fleet: Fleet) -> None:
+    for number, service in enumerate(TEN):
+        at = Instant(number * AT_ONCE_S / 2)
+        assert not fleet.believe(service, Health.DEGRADED, Loss.PART, at)
+
+
+def test_a_lost_part_does_not_make_the_quiet_begin_anew(fleet: Fleet) -> None:
+    fail(fleet, 4)
+    fleet.believe(TEN[9], Health.DEGRADED, Loss.PART, Instant(50.0))
+    assert fleet.view(TEN[0], Instant(60.0)).storm.quiet_since == 0.0
+
+
+def test_what_is_being_healed_has_not_ceased_to_fail(fleet: Fleet) -> None:
+    fail(fleet, 3)
+    for service in TEN[:3]:
+        fleet.acting(service, Instant(1.0), healing=True)
+        fleet.believe(service, Health.HEALTHY, Loss.NONE, Instant(2.0))
+    assert fleet.view(TEN[9], Instant(2.0)).unwell == 3
+    assert fleet.believe(TEN[3], Health.FAILED, Loss.HALF, Instant(3.0))
+
+
+def test_what_has_been_healed_has_ceased_to_fail(fleet: Fleet) -> None:
+    fail(fleet, 3)
+    for service in TEN[:3]:
+        fleet.acting(service, Instant(1.0), healing=True)
+        fleet.believe(service, Health.HEALTHY, Loss.NONE, Instant(2.0))
+        fleet.ended(service, Instant(2.5), success=True)
+    assert fleet.view(TEN[9], Instant(2.5)).unwell == 0
+    assert not fleet.believe(TEN[3], Health.FAILED, Loss.HALF, Instant(3.0))
+
+
+def test_what_is_taken_back_does_not_count_as_unwell(fleet: Fleet) -> None:
+    fleet.acting(TEN[0], Instant(1.0), healing=False)
+    assert fleet.view(TEN[9], Instant(2.0)).unwell == 0
 
 
 def test_the_same_service_failing_again_and_again_is_no_storm(fleet: Fleet) -> None:
     for number in range(20):
         at = Instant(float(number))
-        assert not fleet.believe(TEN[0], Health.FAILED, at)
-        assert not fleet.believe(TEN[0], Health.HEALTHY, at)
+        assert not fleet.believe(TEN[0], Health.FAILED, Loss.HALF, at)
+        assert not fleet.believe(TEN[0], Health.HEALTHY, Loss.NONE, at)
     assert fleet.storms == ()
 
 
@@ -56,7 +100,7 @@ def test_few_services_never_make_a_storm() -> None:
 
 def test_each_further_failure_makes_the_quiet_begin_anew(fleet: Fleet) -> None:
     fail(fleet, 4)
-    fleet.believe(TEN[9], Health.FAILED, Instant(50.0))
+    fleet.believe(TEN[9], Health.FAILED, Loss.HALF, Instant(50.0))
     storm = fleet.view(TEN[0], Instant(60.0)).storm
     assert (storm.since, storm.quiet_since) == (0.0, 50.0)
 
@@ -76,14 +120,14 @@ def test_after_the_storm_one_canary_then_2_then_4_and_1_again_when_one_does_not_
 
 
 def test_an_action_from_before_the_storm_widens_nothing(fleet: Fleet) -> None:
-    fleet.acting(TEN[0], Instant(0.0))
+    fleet.acting(TEN[0], Instant(0.0), healing=True)
     fail(fleet, 8, at=1.0)
     fleet.ended(TEN[0], Instant(5.0), success=True)
     assert fleet.view(TEN[0], Instant(6.0)).storm.width == 1
 
 
 def test_others_see_what_runs_in_their_domain_and_not_their_own(fleet: Fleet) -> None:
-    fleet.acting(TEN[0], Instant(0.0))
+    fleet.acting(TEN[0], Instant(0.0), healing=True)
     assert fleet.view(TEN[1], Instant(1.0)).domain_running == 1
     assert fleet.view(TEN[0], Instant(1.0)).domain_running == 0
 
@@ -91,7 +135,7 @@ def test_others_see_what_runs_in_their_domain_and_not_their_own(fleet: Fleet) ->
 def test_the_storm_ends_after_a_whole_window_with_few_failed(fleet: Fleet) -> None:
     fail(fleet, 5)
     for service in TEN[:4]:
-        fleet.believe(service, Health.HEALTHY, Instant(10.0))
+        fleet.believe(service, Health.HEALTHY, Loss.NONE, Instant(10.0))
     for at, on in ((10.0, True), (10.0 + POLICY.storm_window_s - 1, True)):
         assert bool(fleet.view(TEN[0], Instant(at)).storm.since is not None) is on
     assert fleet.view(TEN[0], Instant(10.0 + POLICY.storm_window_s)).storm.since is None
@@ -101,7 +145,7 @@ def test_the_storm_ends_after_a_whole_window_with_few_failed(fleet: Fleet) -> No
 def test_a_relapse_within_that_window_keeps_the_storm_on(fleet: Fleet) -> None:
     fail(fleet, 5)
     for service in TEN[:4]:
-        fleet.believe(service, Health.HEALTHY, Instant(10.0))
+        fleet.believe(service, Health.HEALTHY, Loss.NONE, Instant(10.0))
     fleet.view(TEN[0], Instant(10.0))
     fail(fleet, 4, at=100.0)
     assert fleet.view(TEN[0], Instant(10.0 + POLICY.storm_window_s)).storm.since is not None
@@ -119,7 +163,7 @@ def test_a_storm_in_one_domain_is_calm_in_another() -> None:
 def test_who_has_left_counts_no_more(fleet: Fleet) -> None:
     fail(fleet, 3)
     fleet.sight(TEN[0], blind=True)
-    fleet.acting(TEN[0], Instant(0.0))
+    fleet.acting(TEN[0], Instant(0.0), healing=True)
     fleet.leave(TEN[0])
     view = fleet.view(TEN[1], Instant(0.0))
     assert (view.total, view.unwell, view.blind, view.domain_running) == (9, 2, 0, 0)

@@ -148,6 +148,44 @@ async def test_after_a_storm_one_is_tried_and_then_twice_as_many() -> None:
     assert all(engine.diagnosis.health is Health.HEALTHY for engine in sim.engines.values())
 
 
+@pytest.mark.parametrize(("turn_s", "most"), [(0.0, 1), (1.0, 0)])
+async def test_services_that_lose_half_of_themselves_one_after_the_other_are_a_storm(
+    turn_s: float, most: int
+) -> None:
+    """What has been acted on, and what its platform is about to restart, counts as well."""
+    sim = Simulation()
+    await sim.start(names(10), instance_count=2, turn_s=turn_s)
+    await sim.run(60)
+
+    def lose_one(name: str) -> None:
+        sim.services[name].suffer(Ailment.CRASHED)
+        sim.services[name].heal_all_but(0)
+        sim.tell(name)
+
+    for number, name in enumerate(names(10)):
+        sim.at(100 + 0.2 * number, partial(lose_one, name))
+        sim.at(100 + 0.2 * number + turn_s, partial(sim.tell, name))
+    await sim.run(160)
+    assert len(sim.effects) <= most
+    assert len([entry for entry in sim.entries if entry.kind is EntryKind.STORM]) == 1
+    await sim.run(HOUR_S)
+    assert all(engine.diagnosis.health is Health.HEALTHY for engine in sim.engines.values())
+
+
+async def test_a_storm_that_the_platform_itself_cures_is_over_without_us() -> None:
+    sim = Simulation()
+    await sim.start(names(10), turn_s=1.0)
+    await sim.run(60)
+    for name in names(10):
+        sim.at(100, partial(sim.crash, name))
+        sim.at(100.5, sim.services[name].recover)
+        sim.at(100.5, partial(sim.tell, name))
+    await sim.run(HOUR_S)
+    sim.crash("s0")
+    await sim.run(HOUR_S + 60)
+    assert [effect.service for effect in sim.effects] == ["s0"]
+
+
 async def test_ten_thousand_services_failing_at_once_are_not_restarted_at_once() -> None:
     sim = Simulation(Policy(interval_s=60))
     await sim.start(names(10_000))

@@ -1,12 +1,15 @@
 """The whole fleet: when many services fail at once, the healer is the danger.
 
-A storm is more services of one failure domain failing within a short time than chance explains.
+A storm is more services of one failure domain failing within a short time than chance explains,
+wholly or by half of their instances; or losing any instance in one moment. What is being healed
+still counts until that is proven.
 While new ones keep failing nothing is restarted; once no new one has failed for the length of the
 window a canary is healed, and after each success twice as many.
 """
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import NamedTuple
 
 from prunella.core.model import Instant
@@ -32,7 +35,7 @@ class FleetView(NamedTuple):
     """The fleet as the guards of one service see it.
 
     Attributes:
-        total: services watched; ``unwell`` of them are failed or degraded.
+        total: services watched; ``unwell`` of them are failed or degraded, or being healed of it.
         blind: services whose newest observations were all inconclusive.
         storm: of the service's own failure domain.
         domain_running: actions without an outcome in that domain.
@@ -50,28 +53,38 @@ class FleetView(NamedTuple):
 
 
 CALM = Storm()
+AT_ONCE_S = 10.0  # services that lose a part within it have lost it for the same reason
 
 
-def weather(
-    storm: Storm,
-    total: int,
-    failed: int,
-    onsets: int,
-    now: Instant,
-    policy: FleetPolicy,
-) -> Storm:
-    """The storm state now.
+class Loss(IntEnum):
+    """How much of a service is down: the more, the longer it counts as an onset of a storm."""
 
-    Args:
-        total: services of the domain; ``failed`` of them are failed now.
-        onsets: those failed now that became so within the storm window.
+    NONE = 0
+    PART = 1  # at least one instance
+    HALF = 2  # half of its instances or more, or it has failed as a whole
+
+
+class Toll(NamedTuple):
+    """What a failure domain has lost.
+
+    Attributes:
+        total: its services; ``failed`` of them have lost half, and are not healed yet.
+        onsets: those among the failed that became so within the storm window.
+        at_once: those that lost a part within ``AT_ONCE_S``, and have not got it back.
     """
-    threshold = policy.storm_ratio * total
+
+    total: int
+    failed: int
+    onsets: int
+    at_once: int
+
+
+def weather(storm: Storm, toll: Toll, now: Instant, policy: FleetPolicy) -> Storm:
+    """The storm state now."""
+    threshold = max(policy.storm_ratio * toll.total, policy.storm_services - 1)
     if storm.since is None:
-        if onsets >= policy.storm_services and onsets > threshold:
-            return Storm(now, now)
-        return storm
-    if failed > threshold and failed >= policy.storm_services:
+        return Storm(now, now) if max(toll.onsets, toll.at_once) > threshold else storm
+    if toll.failed > threshold:
         return storm if storm.clean_since is None else storm._replace(clean_since=None)
     if storm.clean_since is None:
         return storm._replace(clean_since=now)

@@ -10,10 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
+from prunella.core.fleet import Loss
 from prunella.core.machine import Phase
 from prunella.core.model import (
     Cause,
     Health,
+    Instance,
     InstanceId,
     InstanceState,
     Instant,
@@ -279,6 +281,26 @@ def diagnose(
     if any(v.bad_since is not None or v.failing or v.slow for v in probes.values()):
         return Diagnosis(Health.SUSPECT)
     return Diagnosis(Health.HEALTHY)
+
+
+def loss_of(diagnosis: Diagnosis, status: Status | None) -> Loss:
+    """How much of a service is down, whether it still serves or not, a fault already or not."""
+    if diagnosis.health is Health.FAILED:
+        return Loss.HALF
+    if status is None:
+        return Loss.NONE
+    symptom = diagnosis.symptom
+    sick = symptom.instances if symptom is not None and symptom.partial else ()
+    down = sum(_is_down(instance) or instance.id in sick for instance in status.instances)
+    if not down:
+        return Loss.NONE
+    return Loss.HALF if 2 * down >= max(status.desired, len(status.instances)) else Loss.PART
+
+
+def _is_down(instance: Instance) -> bool:
+    if instance.state is InstanceState.RUNNING:
+        return instance.is_restarting or instance.verdict is Verdict.FAIL
+    return instance.state is InstanceState.EXITED
 
 
 def _contradicted(symptom: Symptom, served_since: Instant | None) -> bool:

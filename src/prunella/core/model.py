@@ -209,6 +209,8 @@ class Instance(NamedTuple):
         blames_version: what is wrong with it comes with its version, and another run of the same
             one would meet it again: its image cannot be had, or nothing of that version has ever
             been well beside what runs another one.
+        is_restarting: it has just ended, and its platform has the first turn to start it again: no
+            fault of its own yet, but a sign where it happens to many.
     """
 
     id: InstanceId
@@ -222,6 +224,7 @@ class Instance(NamedTuple):
     address: str = ""
     port: int = 0
     blames_version: bool = False
+    is_restarting: bool = False
 
 
 class Status(NamedTuple):

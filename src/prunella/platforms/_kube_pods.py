@@ -140,7 +140,8 @@ def _ended(name: InstanceId, pod: Pod, setting: Setting, until: datetime) -> Rea
     """The kubelet is about to start it again, unless that has taken too long already."""
     words = _ending(pod)
     if setting.now < until and not setting.was_out:
-        return Reading(_instance(name, pod, setting, InstanceState.RUNNING, words), until)
+        one = _instance(name, pod, setting, InstanceState.RUNNING, words)
+        return Reading(one._replace(is_restarting=True), until)
     words, blames = f"{words}; the kubelet has put it off", _blames(pod, setting)
     return Reading(_instance(name, pod, setting, InstanceState.EXITED, words, blames=blames))
 

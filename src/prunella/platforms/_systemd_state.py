@@ -74,9 +74,13 @@ class Unit(NamedTuple):
         return _state(self)
 
     @property
+    def is_restarting(self) -> bool:
+        return self.sub == "auto-restart"
+
+    @property
     def detail(self) -> str:
         """How the run ended, or what is odd about it; empty while all is plain."""
-        if self.sub == "auto-restart":
+        if self.is_restarting:
             return f"systemd restarts it: {_end(self)}"
         return "" if _state(self) is InstanceState.RUNNING else _end(self)
 

@@ -284,6 +284,7 @@ class SystemdPlatform:
             unit.detail if state is unit.state else "a restart has not brought it up again",
             pids if len(pids) < 2 else _main_first(pids, unit.main_pid),
             restart_count=unit.restart_count,
+            is_restarting=unit.is_restarting,
         )
 
     def _open(self) -> Units:

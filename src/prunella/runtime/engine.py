@@ -271,7 +271,8 @@ class Engine:
         if row.running is None or row.intent is None:
             return
         began = rebase(row.intent.at, self._world.clock.stamp())
-        self._world.fleet.resumed(self.service, began)
+        healing = row.intent.symptom is not None
+        self._world.fleet.resumed(self.service, began, healing=healing)
         self._running = Running(row.running, row.intent, began, executed=self.record.phase_since)
         why = Reason.FORCED if row.intent.event is Event.FORCED else Reason.HEAL
         self.decision = Decision(why, row.intent.reason)
@@ -351,7 +352,8 @@ class Engine:
             return await self._conclude(decision)
         if intent.grant is not None:
             await self.record.refresh(now)
-        self._world.fleet.acting(self.service, now.instant)
+        healing = intent.symptom is not None
+        self._world.fleet.acting(self.service, now.instant, healing=healing)
         self._running = Running(begun, intent, now.instant)
         self.record.publish(Topic.HEALING_STARTED, _about(intent))
         return now.instant

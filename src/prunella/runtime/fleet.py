@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from prunella.core.fleet import CALM, FleetView, Storm, helped, weather, worsened
+from prunella.core.fleet import (
+    AT_ONCE_S,
+    CALM,
+    FleetView,
+    Loss,
+    Storm,
+    Toll,
+    helped,
+    weather,
+    worsened,
+)
 from prunella.core.model import Health, Instant, ServiceId
 from prunella.core.policy import BURST, FleetPolicy, Need
 from prunella.runtime.dependencies import Dependencies
@@ -14,18 +24,56 @@ from prunella.runtime.dependencies import Dependencies
 _UNWELL = (Health.DEGRADED, Health.FAILED)
 
 
-@dataclass(slots=True)
+class _Onsets:
+    """The services that something is the case with, and how many of them it is new for."""
+
+    def __init__(self, window_s: float) -> None:
+        self.since: dict[ServiceId, Instant] = {}
+        self._window_s = window_s
+        self._recent: dict[ServiceId, Instant] = {}  # the oldest first
+
+    def begin(self, service: ServiceId, now: Instant) -> bool:
+        """True when it is new."""
+        if service in self.since:
+            return False
+        self.since[service] = self._recent[service] = now
+        return True
+
+    def end(self, service: ServiceId) -> None:
+        self.since.pop(service, None)
+        self._recent.pop(service, None)
+
+    def recent(self, now: Instant) -> int:
+        horizon = now - self._window_s
+        while (first := next(iter(self._recent), None)) and self._recent[first] < horizon:
+            del self._recent[first]
+        return len(self._recent)
+
+
 class _Domain:
     """A failure domain: services that can fail together."""
 
-    members: set[ServiceId] = field(default_factory=set[ServiceId])
-    failed: dict[ServiceId, Instant] = field(default_factory=dict[ServiceId, Instant])
-    recent_count: int = 0  # of those failed, how many are still among the onsets
-    onsets: deque[tuple[Instant, ServiceId]] = field(
-        default_factory=deque[tuple[Instant, ServiceId]]
-    )
-    acting: dict[ServiceId, Instant] = field(default_factory=dict[ServiceId, Instant])
-    storm: Storm = CALM
+    def __init__(self, policy: FleetPolicy) -> None:
+        self.members: set[ServiceId] = set()
+        self.failed = _Onsets(policy.storm_window_s)
+        self.short = _Onsets(AT_ONCE_S)  # of an instance at least
+        self.acting: dict[ServiceId, Instant] = {}
+        self.storm: Storm = CALM
+
+    def judge(self, now: Instant, policy: FleetPolicy) -> None:
+        failed, short = self.failed, self.short
+        toll = Toll(len(self.members), len(failed.since), failed.recent(now), short.recent(now))
+        self.storm = weather(self.storm, toll, now, policy)
+
+
+@dataclass(slots=True)
+class _Member:
+    """One service; ``healing``: of what ails it, which is not over before that is proven."""
+
+    domain: _Domain
+    is_unwell: bool = False
+    loss: Loss = Loss.NONE
+    healing: bool = False
 
 
 class Fleet:
@@ -44,60 +92,58 @@ class Fleet:
         self.doubt = ""
         self.lease = ""
         self._domains: dict[str, _Domain] = {}
-        self._domain_of: dict[ServiceId, _Domain] = {}
+        self._members: dict[ServiceId, _Member] = {}
         self._unwell: set[ServiceId] = set()
         self._blind: set[ServiceId] = set()
         self.dependencies = Dependencies()
 
     def join(self, service: ServiceId, domain: str, needs: Sequence[Need] = ()) -> None:
         self.dependencies.join(service, needs)
-        place = self._domains.setdefault(domain, _Domain())
+        place = self._domains.setdefault(domain, _Domain(self.policy))
         place.members.add(service)
-        self._domain_of[service] = place
+        self._members[service] = _Member(place)
 
     def leave(self, service: ServiceId) -> None:
-        place = self._domain_of.pop(service)
+        place = self._members.pop(service).domain
         place.members.discard(service)
-        self._well_again(place, service)
+        place.failed.end(service)
+        place.short.end(service)
         place.acting.pop(service, None)
         self._unwell.discard(service)
         self._blind.discard(service)
         self.dependencies.leave(service)
 
-    def believe(self, service: ServiceId, health: Health, now: Instant) -> bool:
+    def believe(self, service: ServiceId, health: Health, loss: Loss, now: Instant) -> bool:
         """Take in a changed belief. True when this began a storm."""
-        (self._unwell.add if health in _UNWELL else self._unwell.discard)(service)
-        place = self._domain_of[service]
-        if health is not Health.FAILED:
-            self._well_again(place, service)
-            return False
-        if service not in place.failed:
-            place.failed[service] = now
-            place.onsets.append((now, service))
-            place.recent_count += 1
-            place.storm = worsened(place.storm, now)
-        was_calm = place.storm.since is None
-        self._judge(place, now)
-        return was_calm and place.storm.since is not None
+        member = self._members[service]
+        member.is_unwell, member.loss = health in _UNWELL, loss
+        was_calm = member.domain.storm.since is None
+        self._count(service, member, now)
+        return was_calm and member.domain.storm.since is not None
 
     def sight(self, service: ServiceId, *, blind: bool) -> None:
         """Say whether a service can be seen at all."""
         (self._blind.add if blind else self._blind.discard)(service)
 
-    def acting(self, service: ServiceId, now: Instant) -> None:
-        """An action has begun."""
+    def acting(self, service: ServiceId, now: Instant, *, healing: bool) -> None:
+        """An action has begun; ``healing``: as a remedy for what ails the service."""
         self.started.appendleft(now)
-        self._domain_of[service].acting[service] = now
-        self.dependencies.heal(service, healing=True)
+        self.resumed(service, now, healing=healing)
 
-    def resumed(self, service: ServiceId, began: Instant) -> None:
+    def resumed(self, service: ServiceId, began: Instant, *, healing: bool) -> None:
         """An action of an earlier run of Prunella is still open."""
-        self._domain_of[service].acting[service] = began
+        member = self._members[service]
+        member.domain.acting[service] = began
+        member.healing = healing
+        self._count(service, member, began)
         self.dependencies.heal(service, healing=True)
 
     def ended(self, service: ServiceId, now: Instant, *, success: bool) -> None:
         self.dependencies.heal(service, healing=False)
-        place = self._domain_of[service]
+        member = self._members[service]
+        place = member.domain
+        member.healing = False
+        self._count(service, member, now)
         began = place.acting.pop(service, now)
         if not success:
             place.storm = worsened(place.storm, now)
@@ -105,10 +151,10 @@ class Fleet:
             place.storm = helped(place.storm)
 
     def view(self, service: ServiceId, now: Instant) -> FleetView:
-        place = self._domain_of[service]
-        self._judge(place, now)
+        place = self._members[service].domain
+        place.judge(now, self.policy)
         return FleetView(
-            total=len(self._domain_of),
+            total=len(self._members),
             unwell=len(self._unwell),
             blind=len(self._blind),
             storm=place.storm,
@@ -122,21 +168,16 @@ class Fleet:
         """The failure domains in which a storm is on."""
         return tuple(name for name, d in self._domains.items() if d.storm.since is not None)
 
-    def _well_again(self, place: _Domain, service: ServiceId) -> None:
-        onset = place.failed.pop(service, None)
-        if onset is not None and place.onsets and onset >= place.onsets[0][0]:
-            place.recent_count -= 1
-
-    def _judge(self, place: _Domain, now: Instant) -> None:
-        horizon = now - self.policy.storm_window_s
-        while place.onsets and place.onsets[0][0] < horizon:
-            onset, service = place.onsets.popleft()
-            place.recent_count -= place.failed.get(service) == onset
-        place.storm = weather(
-            place.storm,
-            len(place.members),
-            len(place.failed),
-            place.recent_count,
-            now,
-            self.policy,
-        )
+    def _count(self, service: ServiceId, member: _Member, now: Instant) -> None:
+        unwell = member.is_unwell or member.healing
+        (self._unwell.add if unwell else self._unwell.discard)(service)
+        place, began = member.domain, False
+        for onsets, least in ((place.short, Loss.PART), (place.failed, Loss.HALF)):
+            if member.loss >= least:
+                began |= onsets.begin(service, now)
+            elif not member.healing:
+                onsets.end(service)
+        if began:
+            if member.loss is Loss.HALF:
+                place.storm = worsened(place.storm, now)
+            place.judge(now, self.policy)

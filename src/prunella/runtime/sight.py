@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import structlog
 
-from prunella.core.health import ProbeKey
+from prunella.core.fleet import Loss
+from prunella.core.health import ProbeKey, loss_of
 from prunella.core.ledger import EntryKind
 from prunella.core.model import Action, Health, Instant, Observation, ServiceId, Status
 from prunella.core.policy import Policy
@@ -29,7 +30,16 @@ class Sight:
         told: a fact has come in, and the platform has not been asked since.
     """
 
-    __slots__ = ("_policy", "_record", "_service", "_target", "_world", "beliefs", "told")
+    __slots__ = (
+        "_policy",
+        "_record",
+        "_service",
+        "_target",
+        "_told_fleet",
+        "_world",
+        "beliefs",
+        "told",
+    )
 
     def __init__(
         self,
@@ -42,6 +52,7 @@ class Sight:
     ) -> None:
         self.beliefs = beliefs
         self.told = False
+        self._told_fleet = Health.UNKNOWN, Loss.NONE
         self._service = service
         self._policy = policy
         self._record = record
@@ -109,17 +120,32 @@ class Sight:
             self.take_flow(flow)
 
     def _reassess(self) -> None:
-        now, beliefs = self._world.clock.now(), self.beliefs
+        now, beliefs, fleet = self._world.clock.now(), self.beliefs, self._world.fleet
         before = beliefs.diagnosis.health
         change = beliefs.reassess(now)
-        if beliefs.diagnosis.health is not before:
-            self._world.fleet.dependencies.believe(self._service, beliefs.diagnosis.health)
-            self._world.fleet.sight(self._service, blind=beliefs.is_blind)
+        health = beliefs.diagnosis.health
+        if health is not before:
+            fleet.dependencies.believe(self._service, health)
+            fleet.sight(self._service, blind=beliefs.is_blind)
+        storm_began = self._tell_fleet(health, now)
         if change is not None:
-            self._believe(change.last, change.health, now)
+            self._tell(change.last, change.health)
+        if storm_began:
+            self._record.note(EntryKind.STORM, {"domain": self._policy.domain})
+            _log.warning("storm", domain=self._policy.domain, service=self._service)
 
-    def _believe(self, last: Health, health: Health, now: Instant) -> None:
-        storm_began = self._world.fleet.believe(self._service, health, now)
+    def _tell_fleet(self, health: Health, now: Instant) -> bool:
+        """True when this began a storm. A suspicion is no news of its own."""
+        last, last_loss = self._told_fleet
+        loss = loss_of(self.beliefs.diagnosis, self.beliefs.status)
+        if health is Health.SUSPECT:
+            health, loss = last, max(loss, last_loss)
+        if (health, loss) == self._told_fleet:
+            return False
+        self._told_fleet = health, loss
+        return self._world.fleet.believe(self._service, health, loss, now)
+
+    def _tell(self, last: Health, health: Health) -> None:
         symptom = self.beliefs.diagnosis.symptom
         evidence = symptom.evidence if symptom is not None else ""
         body = {"from": last.value, "to": health.value, "evidence": evidence}
@@ -128,6 +154,3 @@ class Sight:
         ):
             self._record.publish(topic, body)
         self._record.note(EntryKind.HEALTH, body)
-        if storm_began:
-            self._record.note(EntryKind.STORM, {"domain": self._policy.domain})
-            _log.warning("storm", domain=self._policy.domain, service=self._service)

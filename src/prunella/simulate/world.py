@@ -68,6 +68,7 @@ class SimService:
         restart_count: restarts by the platform itself, as it counts them.
         before_effect: what somebody else does right before an effect.
         victim: whether something that it needs makes it err now.
+        turn_s: for so long the platform keeps an instance that has exited for itself.
         look_count: how often the platform was asked.
     """
 
@@ -96,6 +97,7 @@ class SimService:
     restart_count: int = 0
     before_effect: Callable[[], object] | None = None
     victim: Callable[[], bool] | None = None
+    turn_s: float = 0.0
     look_count: int = 0
     started: Instant = field(default=Instant(float("-inf")))
     _runs: dict[int, int] = field(default_factory=dict[int, int])
@@ -202,6 +204,9 @@ class SimService:
         ailment = self._ails(number)
         if ailment in (Ailment.CRASHED, Ailment.UNSTARTABLE):
             state = InstanceState.EXITED
+        in_turn = ailment is Ailment.CRASHED and self.clock.now() < self.since + self.turn_s
+        if in_turn:
+            state = InstanceState.RUNNING
         if self.stopped:
             state = InstanceState.STOPPED
         return Instance(
@@ -212,6 +217,7 @@ class SimService:
             revision=self._versions.get(number, self.revision),
             restart_count=self.restart_count,
             blames_version=ailment is Ailment.UNSTARTABLE,
+            is_restarting=in_turn,
         )
 
     def _identity(self, number: int) -> str:
