@@ -4,12 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prunella.core.fleet import Loss
 from prunella.core.health import (
     FRESH,
     ProbeKey,
     Vitals,
     diagnose,
     fold,
+    loss_of,
     status_word,
     uptime_ratio,
 )
@@ -209,3 +211,35 @@ def test_load_is_a_mean_of_the_newest_measurements() -> None:
         assert vitals.load is not None
         loads.append(vitals.load)
     assert loads == pytest.approx([1.0, 1.0, 0.8, 0.74])
+
+
+@pytest.mark.parametrize(
+    ("down", "desired", "loss"),
+    [
+        (running("0")._replace(state=InstanceState.EXITED), 2, Loss.HALF),
+        (running("0", Verdict.FAIL), 2, Loss.HALF),
+        (running("0")._replace(is_restarting=True), 2, Loss.HALF),
+        (running("0")._replace(is_restarting=True), 3, Loss.PART),
+        (running("0")._replace(state=InstanceState.STOPPED), 2, Loss.NONE),
+        (running("0"), 2, Loss.NONE),
+    ],
+)
+def test_what_is_down_is_a_loss_whether_or_not_it_is_a_fault(
+    down: Instance, desired: int, loss: Loss
+) -> None:
+    status = Status((down, *(running(str(number)) for number in range(1, desired))), desired)
+    assert loss_of(diagnose({}, status, POLICY, Instant(9.0)), status) is loss
+
+
+def test_instances_that_a_probe_condemns_are_a_loss() -> None:
+    status = Status((running("0"), running("1"), running("2")), 3)
+    vitals = {ProbeKey(0, InstanceId("0")): folded("ttt")}
+    vitals |= {ProbeKey(0, InstanceId(str(number))): folded("+++") for number in (1, 2)}
+    assert loss_of(diagnose(vitals, status, POLICY, Instant(9.0)), status) is Loss.PART
+
+
+def test_what_is_slow_is_no_loss() -> None:
+    status = Status((running("0"),), 1)
+    diagnosis = diagnose({ONLY: folded("ssss")}, status, POLICY, Instant(9.0))
+    assert diagnosis.health is Health.DEGRADED
+    assert loss_of(diagnosis, status) is Loss.NONE

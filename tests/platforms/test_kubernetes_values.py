@@ -200,6 +200,13 @@ def test_what_a_pod_is_taken_for(
     assert (found.state.value, found.verdict, found.blames_version) == (state, verdict, blames)
 
 
+def test_in_the_kubelets_turn_it_is_restarting() -> None:
+    in_turn, put_off = (seen(ENDED, ended_s=seconds) for seconds in (0.9, 1.0))
+    assert in_turn is not None
+    assert put_off is not None
+    assert (in_turn.is_restarting, put_off.is_restarting) == (True, False)
+
+
 @pytest.mark.parametrize("reason", ["ContainerCreating", "PodInitializing", "ErrImagePull"])
 def test_what_is_still_starting_is_in_no_state(reason: str) -> None:
     assert seen(waiting(reason)) is None

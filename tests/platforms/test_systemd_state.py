@@ -231,3 +231,8 @@ def test_who_was_there_knows_whether_a_unit_was_asked_to_end(
         state, job = step.split()
         known.hear({"ActiveState": state, "Job": (int(job), "/")})
     assert known.asked is asked
+
+
+def test_what_systemd_is_about_to_restart_is_restarting() -> None:
+    back = {name: one.is_restarting for name, (one, *_) in ROWS.items()}
+    assert [name for name, restarting in back.items() if restarting] == ["systemd will restart it"]

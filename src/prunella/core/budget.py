@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from zlib import crc32
 
+from prunella.core.fleet import AT_ONCE_S
 from prunella.core.ledger import Attempt
-from prunella.core.model import ActionKind, Instant, Outcome, ServiceId
+from prunella.core.model import ActionKind, InstanceId, Instant, Outcome, ServiceId
 from prunella.core.policy import Policy
 
 ASIDE = frozenset(
     {ActionKind.SCALE_DOWN, ActionKind.CIRCUIT_BREAK, ActionKind.CIRCUIT_CLOSE}
 )  # kinds that repair nothing, and have limits of their own
 INEFFECTIVE = frozenset({Outcome.INEFFECTIVE, Outcome.RELAPSED, Outcome.ERROR, Outcome.INTERRUPTED})
+
+
+def _rounds(attempts: Sequence[Attempt]) -> Iterator[Attempt]:
+    """Those of a platform that restarts several instances in one moment count once, newest first.
+
+    An instance that it restarts again and again counts each time.
+    """
+    newest: Instant | None = None
+    instances: set[InstanceId | None] = set()
+    for attempt in attempts:
+        if attempt.outcome is not Outcome.FOREIGN:
+            yield attempt
+            continue
+        together = newest is not None and newest - attempt.at < AT_ONCE_S
+        if not together or attempt.instance in instances:
+            instances.clear()
+            newest = attempt.at
+            yield attempt
+        instances.add(attempt.instance)
 
 
 def within(attempts: Sequence[Attempt], window_s: float, now: Instant) -> list[Attempt]:
@@ -22,7 +42,7 @@ def within(attempts: Sequence[Attempt], window_s: float, now: Instant) -> list[A
     """
     return [
         attempt
-        for attempt in attempts
+        for attempt in _rounds(attempts)
         if now - attempt.at < window_s
         and attempt.outcome is not Outcome.CANCELLED
         and attempt.kind not in ASIDE
@@ -38,7 +58,8 @@ def backoff_until(
     with each try and forgets with each half-life. The ±25 % jitter comes from a hash of service
     and try, so that services which failed together do not come back together.
     """
-    ends = [attempt.ended_at or attempt.at for attempt in attempts if attempt.kind not in ASIDE]
+    counted = [attempt for attempt in _rounds(attempts) if attempt.kind not in ASIDE]
+    ends = [attempt.ended_at or attempt.at for attempt in counted]
     if not ends:
         return now
     weight = sum(0.5 ** (max(0.0, now - end) / policy.backoff_half_life_s) for end in ends)
