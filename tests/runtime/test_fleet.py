@@ -4,7 +4,7 @@ import pytest
 
 from prunella.core.fleet import AT_ONCE_S, Loss
 from prunella.core.model import Health, Instant, ServiceId
-from prunella.core.policy import FleetPolicy
+from prunella.core.policy import FleetPolicy, Need
 from prunella.runtime.fleet import Fleet
 
 POLICY = FleetPolicy()
@@ -76,6 +76,36 @@ def test_what_has_been_healed_has_ceased_to_fail(fleet: Fleet) -> None:
         fleet.ended(service, Instant(2.5), success=True)
     assert fleet.view(TEN[9], Instant(2.5)).unwell == 0
     assert not fleet.believe(TEN[3], Health.FAILED, Loss.HALF, Instant(3.0))
+
+
+@pytest.mark.parametrize("first", ["the cause", "its victims"])
+def test_what_a_known_cause_explains_is_no_storm(first: str) -> None:
+    fleet = Fleet(POLICY)
+    cause, *victims = TEN
+    fleet.join(cause, "")
+    for victim in victims:
+        fleet.join(victim, "", (Need(cause),))
+    order = [cause, *victims] if first == "the cause" else [*victims, cause]
+    for number, service in enumerate(order):
+        fleet.dependencies.believe(service, Health.FAILED)
+        fleet.believe(service, Health.FAILED, Loss.HALF, Instant(float(number)))
+    assert fleet.storms == ()
+    fleet.dependencies.believe(cause, Health.HEALTHY)
+    fleet.believe(cause, Health.HEALTHY, Loss.NONE, Instant(20.0))
+    assert fleet.view(cause, Instant(20.0)).unwell == 9
+    assert fleet.storms == ()
+
+
+def test_a_storm_that_a_cause_explains_in_part_only_stays_one() -> None:
+    fleet = Fleet(POLICY)
+    cause, *others = TEN
+    fleet.join(cause, "")
+    for number, service in enumerate(others):
+        fleet.join(service, "", (Need(cause),) if number < 3 else ())
+    for service in (*others, cause):
+        fleet.dependencies.believe(service, Health.FAILED)
+        fleet.believe(service, Health.FAILED, Loss.HALF, Instant(1.0))
+    assert fleet.storms == ("",)
 
 
 def test_what_is_taken_back_does_not_count_as_unwell(fleet: Fleet) -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from prunella.core.ledger import EntryKind
 from prunella.core.machine import Phase
-from prunella.core.model import Health, Mode, Outcome
-from prunella.core.policy import FleetPolicy, Policy
+from prunella.core.model import Health, Mode, Outcome, ServiceId
+from prunella.core.policy import FleetPolicy, Need, Policy
 from prunella.core.snapshot import Forced, Reason
 from prunella.errors import StaleEpochError
 from prunella.simulate.driver import Simulation
@@ -169,6 +169,24 @@ async def test_services_that_lose_half_of_themselves_one_after_the_other_are_a_s
     assert len(sim.effects) <= most
     assert len([entry for entry in sim.entries if entry.kind is EntryKind.STORM]) == 1
     await sim.run(HOUR_S)
+    assert all(engine.diagnosis.health is Health.HEALTHY for engine in sim.engines.values())
+
+
+async def test_a_second_try_at_the_cause_does_not_wait_for_its_victims() -> None:
+    sim = Simulation(Policy(deadline_s=60, soak_s=10))
+    for name in names(9):
+        sim.set_policy(name, Policy(needs=(Need(ServiceId("db")),)))
+    await sim.start([*names(9), "db"])
+    db = sim.services["db"]
+    db.curable = False
+    for name in names(9):
+        sim.services[name].victim = lambda: db.ailment is not Ailment.NONE
+    sim.at(100, partial(db.suffer, Ailment.REFUSING))
+    sim.at(150, lambda: setattr(db, "curable", True))
+    await sim.run(HOUR_S)
+    first, second = sim.effects
+    assert (first.service, second.service) == ("db", "db")
+    assert second.at - first.at < 60 + 30
     assert all(engine.diagnosis.health is Health.HEALTHY for engine in sim.engines.values())
 
 

@@ -79,12 +79,17 @@ class Toll(NamedTuple):
     at_once: int
 
 
+def is_many(count: int, total: int, policy: FleetPolicy) -> bool:
+    """Whether so many of a domain's services are more than chance explains."""
+    return count >= policy.storm_services and count > policy.storm_ratio * total
+
+
 def weather(storm: Storm, toll: Toll, now: Instant, policy: FleetPolicy) -> Storm:
     """The storm state now."""
-    threshold = max(policy.storm_ratio * toll.total, policy.storm_services - 1)
     if storm.since is None:
-        return Storm(now, now) if max(toll.onsets, toll.at_once) > threshold else storm
-    if toll.failed > threshold:
+        many = is_many(max(toll.onsets, toll.at_once), toll.total, policy)
+        return Storm(now, now) if many else storm
+    if is_many(toll.failed, toll.total, policy):
         return storm if storm.clean_since is None else storm._replace(clean_since=None)
     if storm.clean_since is None:
         return storm._replace(clean_since=now)

@@ -25,7 +25,8 @@ class Dependencies:
 
     def __init__(self) -> None:
         self._needs: dict[ServiceId, Sequence[Need]] = {}
-        self._needed_by: dict[ServiceId, list[ServiceId]] = {}
+        self._needed_by: dict[ServiceId, list[ServiceId]] = {}  # that could live without it
+        self._victims: dict[ServiceId, list[ServiceId]] = {}
         self._states: defaultdict[ServiceId, _State] = defaultdict(_State)
 
     def join(self, service: ServiceId, needs: Sequence[Need]) -> None:
@@ -66,6 +67,19 @@ class Dependencies:
             )
         return tuple(found)
 
+    def explains(self, service: ServiceId) -> bool:
+        """Whether something that it cannot do without now has failed, or is being healed."""
+        for need in self._needs.get(service, ()):
+            state = self._states[need.service]
+            in_trouble = state.health is Health.FAILED or state.healing
+            if in_trouble and not (need.optional and state.open_since is not None):
+                return True
+        return False
+
+    def victims(self, service: ServiceId) -> tuple[ServiceId, ...]:
+        """Services that need this one."""
+        return tuple(self._victims.get(service, ()))
+
     def dispensable_to(self, service: ServiceId) -> tuple[ServiceId, ...]:
         """Services that need this one, and could live without it."""
         return tuple(self._needed_by.get(service, ()))
@@ -79,8 +93,9 @@ class Dependencies:
         )
 
     def _turn_round(self) -> None:
-        self._needed_by = {}
+        self._needed_by, self._victims = {}, {}
         for service, needs in self._needs.items():
             for need in needs:
+                self._victims.setdefault(need.service, []).append(service)
                 if need.optional:
                     self._needed_by.setdefault(need.service, []).append(service)

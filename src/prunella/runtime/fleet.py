@@ -14,6 +14,7 @@ from prunella.core.fleet import (
     Storm,
     Toll,
     helped,
+    is_many,
     weather,
     worsened,
 )
@@ -65,13 +66,19 @@ class _Domain:
         toll = Toll(len(self.members), len(failed.since), failed.recent(now), short.recent(now))
         self.storm = weather(self.storm, toll, now, policy)
 
+    def explain(self, before: int, policy: FleetPolicy) -> None:
+        """It was no storm, if what is left of so many that had lost something is not many."""
+        total = len(self.members)
+        if is_many(before, total, policy) and not is_many(len(self.short.since), total, policy):
+            self.storm = CALM
+
 
 @dataclass(slots=True)
 class _Member:
     """One service; ``healing``: of what ails it, which is not over before that is proven."""
 
     domain: _Domain
-    is_unwell: bool = False
+    health: Health = Health.UNKNOWN
     loss: Loss = Loss.NONE
     healing: bool = False
 
@@ -116,9 +123,12 @@ class Fleet:
     def believe(self, service: ServiceId, health: Health, loss: Loss, now: Instant) -> bool:
         """Take in a changed belief. True when this began a storm."""
         member = self._members[service]
-        member.is_unwell, member.loss = health in _UNWELL, loss
+        failed = health is Health.FAILED is not member.health
+        member.health, member.loss = health, loss
         was_calm = member.domain.storm.since is None
         self._count(service, member, now)
+        if failed:
+            self._explain(service, now)
         return was_calm and member.domain.storm.since is not None
 
     def sight(self, service: ServiceId, *, blind: bool) -> None:
@@ -137,6 +147,7 @@ class Fleet:
         member.healing = healing
         self._count(service, member, began)
         self.dependencies.heal(service, healing=True)
+        self._explain(service, began)
 
     def ended(self, service: ServiceId, now: Instant, *, success: bool) -> None:
         self.dependencies.heal(service, healing=False)
@@ -169,11 +180,14 @@ class Fleet:
         return tuple(name for name, d in self._domains.items() if d.storm.since is not None)
 
     def _count(self, service: ServiceId, member: _Member, now: Instant) -> None:
-        unwell = member.is_unwell or member.healing
+        unwell = member.health in _UNWELL or member.healing
         (self._unwell.add if unwell else self._unwell.discard)(service)
         place, began = member.domain, False
+        explained = self.dependencies.explains(service)
         for onsets, least in ((place.short, Loss.PART), (place.failed, Loss.HALF)):
-            if member.loss >= least:
+            if explained:
+                onsets.end(service)
+            elif member.loss >= least:
                 began |= onsets.begin(service, now)
             elif not member.healing:
                 onsets.end(service)
@@ -181,3 +195,16 @@ class Fleet:
             if member.loss is Loss.HALF:
                 place.storm = worsened(place.storm, now)
             place.judge(now, self.policy)
+
+    def _explain(self, cause: ServiceId, now: Instant) -> None:
+        """What those that need it have lost is its fault, and no sign of anything wider.
+
+        It stays explained once the cause is well, until their own belief changes.
+        """
+        victims = [one for one in self.dependencies.victims(cause) if one in self._members]
+        places = {self._members[victim].domain for victim in victims}
+        before = {place: len(place.short.since) for place in places}
+        for victim in victims:
+            self._count(victim, self._members[victim], now)
+        for place, count in before.items():
+            place.explain(count, self.policy)
