@@ -25,12 +25,13 @@ class Completed(NamedTuple):
 
     ``exit_code`` is negative for a signal, and None when the command was killed at its timeout
     or when somebody else collected it. ``output`` is stdout and stderr together, the first
-    `output_cap_bytes` of them.
+    `output_cap_bytes` of them; where they were kept apart it is stdout, and ``errors`` is stderr.
     """
 
     exit_code: int | None
     output: bytes
     timed_out: bool
+    errors: bytes = b""
 
 
 def lines(output: bytes) -> list[str]:
@@ -48,6 +49,7 @@ async def run_argv(
     env: Mapping[str, str] | None = None,
     output_cap_bytes: int = 65536,
     output_to: int | None = None,
+    apart: bool = False,
 ) -> Completed:
     """Run `argv` with nothing on stdin, in a session of its own, and wait for it to end.
 
@@ -55,13 +57,14 @@ async def run_argv(
     left the group on purpose (a daemon) is not. A command that has ended is not waited for
     again because a child of its own still holds its output open. `env` is the whole environment,
     None inherits ours; output beyond `output_cap_bytes` is read and dropped. With `output_to`, a
-    descriptor, all output goes there and none into the answer.
+    descriptor, all output goes there and none into the answer. With `apart`, stderr is told apart
+    from stdout, where one is to be read by a program and the other by people.
 
     Raises:
         PermanentError: there is no such command or folder, or it may not be executed.
         TransientError: this machine is short of descriptors, memory or processes.
     """
-    child = _spawn(argv, cwd, env, output_to)
+    child = _spawn(argv, cwd, env, output_to, apart=apart)
     run = _Run(child, output_cap_bytes)
     try:
         async with asyncio.timeout(timeout_s):
@@ -69,24 +72,29 @@ async def run_argv(
     except TimeoutError:
         run.kill()
         await run.collected(_REAP_S)
-        return Completed(None, bytes(run.output), timed_out=True)
+        return run.completed(timed_out=True)
     except asyncio.CancelledError:
         run.kill()
         await run.collected(_REAP_S)
         raise
     finally:
         run.stop_reading()
-    return Completed(run.exit_code, bytes(run.output), timed_out=False)
+    return run.completed(timed_out=False)
 
 
 class _Child(NamedTuple):
     pid: int
     pidfd: int
-    out: int | None  # where its output is read; None: it goes elsewhere
+    outs: tuple[int, ...]  # where its output is read, and its errors if apart; none: elsewhere
 
 
 def _spawn(
-    argv: Sequence[str], cwd: str | None, env: Mapping[str, str] | None, output_to: int | None
+    argv: Sequence[str],
+    cwd: str | None,
+    env: Mapping[str, str] | None,
+    output_to: int | None,
+    *,
+    apart: bool,
 ) -> _Child:
     if not argv:
         raise PermanentError("the command is empty")
@@ -97,7 +105,7 @@ def _spawn(
             env=env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if output_to is None else output_to,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.PIPE if apart else subprocess.STDOUT,
             start_new_session=True,
             bufsize=0,
         )
@@ -106,22 +114,23 @@ def _spawn(
     except ValueError as error:
         raise PermanentError(f"command {argv[0]!r} cannot be run: {error}") from error
     process.returncode = 0  # collected below through its pidfd, not by the object
-    out = None
+    pipes = [pipe for pipe in (process.stdout, process.stderr) if pipe is not None]
+    outs = list[int]()
     try:
-        if process.stdout is not None:
-            out = os.dup(process.stdout.fileno())
-            os.set_blocking(out, False)
+        for pipe in pipes:
+            outs.append(os.dup(pipe.fileno()))
+            os.set_blocking(outs[-1], False)
         pidfd = os.pidfd_open(process.pid)
     except OSError as error:
-        if out is not None:
+        for out in outs:
             os.close(out)
         os.killpg(process.pid, signal.SIGKILL)
         os.waitpid(process.pid, 0)
         raise _explain(error, argv[0], cwd) from error
     finally:
-        if process.stdout is not None:
-            process.stdout.close()
-    return _Child(process.pid, pidfd, out)
+        for pipe in pipes:
+            pipe.close()
+    return _Child(process.pid, pidfd, tuple(outs))
 
 
 def _explain(error: OSError, command: str, cwd: str | None) -> TransientError | PermanentError:
@@ -142,29 +151,33 @@ class _Run:
         self._loop = asyncio.get_running_loop()
         self._child = child
         self._cap_bytes = cap_bytes
-        self._reading: int | None = child.out
+        self._reading = set(child.outs)
         self._gone = self._loop.create_future()  # collected: the pid may belong to another now
         self._drain: asyncio.TimerHandle | None = None
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self.exit_code: int | None = None
-        self.output = bytearray()
-        if child.out is not None:
-            self._loop.add_reader(child.out, self._on_output, child.out)
+        self._outputs = [bytearray() for _ in child.outs]
+        for out, output in zip(child.outs, self._outputs, strict=True):
+            self._loop.add_reader(out, self._on_output, out, output)
         self._loop.add_reader(child.pidfd, self._on_exit)
 
-    def _on_output(self, out: int) -> None:
+    def completed(self, *, timed_out: bool) -> Completed:
+        output, errors, *_ = [*map(bytes, self._outputs), b"", b""]
+        return Completed(None if timed_out else self.exit_code, output, timed_out, errors)
+
+    def _on_output(self, out: int, output: bytearray) -> None:
         try:
             chunk = os.read(out, _CHUNK_BYTES)
         except (BlockingIOError, InterruptedError):
             return
         if not chunk:
-            self.stop_reading()
-            if self._gone.done():
+            self._close(out)
+            if self._gone.done() and not self._reading:
                 self._finish()
             return
-        room = self._cap_bytes - len(self.output)
+        room = self._cap_bytes - len(output)
         if room > 0:
-            self.output += chunk[:room]
+            output += chunk[:room]
 
     def _on_exit(self) -> None:
         self._loop.remove_reader(self._child.pidfd)
@@ -175,7 +188,7 @@ class _Run:
             self.exit_code = status.si_status if exited else -status.si_status
         os.close(self._child.pidfd)
         self._gone.set_result(None)
-        if self._reading is not None:
+        if self._reading:
             self._drain = self._loop.call_later(_DRAIN_S, self._finish)
         else:
             self._finish()
@@ -197,7 +210,10 @@ class _Run:
     def stop_reading(self) -> None:
         if self._drain is not None:
             self._drain.cancel()
-        if self._reading is not None:
-            self._loop.remove_reader(self._reading)
-            os.close(self._reading)
-            self._reading = None
+        for out in tuple(self._reading):
+            self._close(out)
+
+    def _close(self, out: int) -> None:
+        self._loop.remove_reader(out)
+        os.close(out)
+        self._reading.discard(out)

@@ -17,7 +17,19 @@ States = Callable[[int], Mapping[int, str]]
 
 async def test_gives_exit_code_and_both_outputs() -> None:
     done = await run_argv(["sh", "-c", "echo out; echo err >&2; exit 3"], timeout_s=5)
-    assert done == (3, b"out\nerr\n", False)
+    assert done[:3] == (3, b"out\nerr\n", False)
+
+
+async def test_errors_are_told_apart_where_that_is_asked_for() -> None:
+    argv = ["sh", "-c", "echo err >&2; echo out; head -c 100000 /dev/zero >&2; exit 3"]
+    done = await run_argv(argv, timeout_s=5, apart=True, output_cap_bytes=6)
+    assert done == (3, b"out\n", False, b"err\n\0\0")
+
+
+async def test_errors_apart_are_kept_of_what_was_killed_too() -> None:
+    argv = ["sh", "-c", "exec >&-; echo err >&2; sleep 60"]
+    done = await run_argv(argv, timeout_s=0.3, apart=True)
+    assert done == (None, b"", True, b"err\n")
 
 
 async def test_gives_a_signal_as_a_negative_exit_code() -> None:
@@ -51,7 +63,7 @@ async def test_output_goes_whole_to_a_descriptor_that_is_given(tmp_path: Path) -
     with (tmp_path / "log").open("wb") as log:
         argv = ["sh", "-c", "head -c 100000 /dev/zero; echo err >&2"]
         done = await run_argv(argv, timeout_s=5, output_to=log.fileno())
-    assert done == (0, b"", False)
+    assert done[:3] == (0, b"", False)
     assert (tmp_path / "log").read_bytes() == b"\0" * 100_000 + b"err\n"
 
 
@@ -61,7 +73,7 @@ async def test_the_whole_group_is_killed_at_the_timeout_and_collected(
     pid_file = tmp_path / "pid"
     command = f"echo $$ > {pid_file}; sleep 60 & sleep 60"
     done = await run_argv(["sh", "-c", command], timeout_s=0.3)
-    assert done == (None, b"", True)
+    assert done[:3] == (None, b"", True)
     leader = int(pid_file.read_text())
     assert leader not in states(leader)
     await eventually(lambda: set(states(leader).values()) <= {"Z", "X"})
