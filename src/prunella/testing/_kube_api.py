@@ -16,6 +16,8 @@ from prunella.testing._kube_budget import forbid_eviction
 from prunella.testing._kube_fill import filled, scale_of
 from prunella.testing._kube_kinds import CRD, NAMESPACE, REVIEW, Kinds, Place
 from prunella.testing._kube_patch import merged, patched
+from prunella.testing._kube_protobuf import CONTENT as PROTOBUF
+from prunella.testing._kube_protobuf import decoded
 from prunella.testing._kube_refusals import (
     Key,
     Refused,
@@ -59,12 +61,7 @@ class Api:
 
     async def answer(self, request: web.Request, place: Place) -> tuple[int, Json]:
         """The status and the body. Raises: Refused."""
-        body: Any = None
-        if data := await request.read():
-            try:
-                body = msgspec.json.decode(data)
-            except msgspec.DecodeError as error:
-                raise bad(f"the object provided is no JSON: {error}") from error
+        body = await _body(request)
         if request.method in {"POST", "PUT"} and not isinstance(body, dict):
             raise bad("the body is no object")
         options = cast("Json", body or {})
@@ -236,6 +233,18 @@ class Api:
         forbid_eviction(self.store, place.key)
         self._delete(place._replace(sub=""), body.get("deleteOptions") or {})
         return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
+
+
+async def _body(request: web.Request) -> Any:
+    data = await request.read()
+    if not data:
+        return None
+    if request.content_type == PROTOBUF:
+        return decoded(data)
+    try:
+        return msgspec.json.decode(data)
+    except msgspec.DecodeError as error:
+        raise bad(f"the object provided is no JSON: {error}") from error
 
 
 def is_watch(request: web.Request) -> bool:

@@ -5,6 +5,7 @@ Coarser than a real server in one thing: a list is one field, unless its members
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
@@ -82,7 +83,7 @@ def _fields(path: Path, value: Any) -> Iterator[tuple[Path, Any]]:
             yield from _fields((*path, f"f:{name}"), inner)
     elif _has_names(value):
         for one in cast("list[Json]", value):
-            yield from _fields((*path, f"k:{one['name']}"), one)
+            yield from _fields((*path, _named(one["name"])), one)
     elif value not in (None, {}):
         yield path, value
 
@@ -93,9 +94,18 @@ def _has_names(value: Any) -> bool:
     return all(isinstance(one, dict) and "name" in one for one in cast("list[object]", value))
 
 
+def _named(name: str) -> str:
+    """Which member of a list, as a server writes it: ``k:{"name":"shop"}``."""
+    return f"k:{json.dumps({'name': name}, separators=(',', ':'))}"
+
+
+def _name(part: str) -> str:
+    return str(json.loads(part[2:])["name"])
+
+
 def _words(path: Path) -> str:
     return "".join(
-        f'[name="{part[2:]}"]' if part.startswith("k:") else f".{part[2:]}" for part in path
+        f'[name="{_name(part)}"]' if part.startswith("k:") else f".{part[2:]}" for part in path
     )
 
 
@@ -103,7 +113,7 @@ def _drop(item: Json, path: Path) -> None:
     place: Any = item
     for part in path[:-1]:
         if part.startswith("k:"):
-            place = next((one for one in place if one.get("name") == part[2:]), None)
+            place = next((one for one in place if one.get("name") == _name(part)), None)
         else:
             place[part[2:]] = place = copied(place[part[2:]])
     if isinstance(place, dict):
