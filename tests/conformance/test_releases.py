@@ -5,7 +5,8 @@ A target is found by the source's kind: a source without one is a failure, not a
 
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,14 +14,18 @@ from typing import Any
 
 import pytest
 from tests.releases.conftest import ROOT, Repository, build, link, remarks, run, switching
+from tests.releases.helm import Shop
 
 from prunella.core.model import Epoch
 from prunella.errors import ConflictError, PermanentError, PrunellaError
+from prunella.kube.kinds import DEPLOYMENT
 from prunella.plugins import releases
 from prunella.ports import Release, SupportsExamination
+from prunella.testing.kube import FakeCluster, threaded
 from prunella.testing.release import FakeRelease
 
 EPOCH = Epoch(1)
+ENDING = ExitStack()  # what benches have started, and each test ends
 
 
 @dataclass
@@ -139,6 +144,41 @@ def git_revert_bench(folder: Path) -> Bench:
     )
 
 
+def helm_bench(folder: Path) -> Bench:
+    cluster = ENDING.enter_context(threaded(controllers=False))
+    shop = Shop(folder, cluster.do(lambda fake: fake.kubeconfig(folder)))
+    versions = list[str]()
+
+    def deploy(version: str) -> None:
+        number = versions.index(version) if version in versions else len(versions)
+        shop.deploy(f"shop:{number}")
+
+    for n in range(3):
+        deploy(f"v{n}")
+        versions.append(shop.version())
+
+    def image() -> str:
+        deployment = cluster.do(lambda fake: fake.find(DEPLOYMENT, "shop"))
+        assert deployment is not None
+        return str(deployment["spec"]["template"]["spec"]["containers"][0]["image"])
+
+    def effects() -> object:
+        found = cluster.do(lambda fake: fake.find(DEPLOYMENT, "shop"))
+        return found and found["metadata"]["generation"]
+
+    fields: dict[str, Any] = {**shop.fields, "interval": 0.000_001}
+    return Bench(
+        fields,
+        build("helm", folder, **fields),
+        (versions[0], versions[1], versions[2]),
+        deploy,
+        lambda: versions[int(image().removeprefix("shop:"))],
+        effects,
+        lambda: cluster.do(lambda fake: fake.deny("patch", "deployments")),
+        lambda: cluster.wait(FakeCluster.stop),
+    )
+
+
 def fake_bench(folder: Path) -> Bench:
     versions = ("v1", "v2", "v3")
     release = FakeRelease(versions[2], versions)
@@ -162,8 +202,15 @@ BENCHES = {
     "symlink": symlink_bench,
     "git": git_bench,
     "git-revert": git_revert_bench,
+    "helm": helm_bench,
     "fake": fake_bench,
 }
+
+
+@pytest.fixture(autouse=True)
+def ending() -> Iterator[None]:
+    yield
+    ENDING.close()
 
 
 @pytest.fixture(params=sorted({*releases(), "fake"}))

