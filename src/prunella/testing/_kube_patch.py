@@ -33,9 +33,14 @@ def copied(value: Any) -> Any:
 
 
 def merged(old: Json, patch: Json, *, by_name: bool = False) -> Json:
-    """RFC 7386: lists are replaced whole, or, `by_name`, what is in them merged by its name."""
+    """RFC 7386: lists are replaced whole, or, `by_name`, what is in them merged by its name.
+
+    What a strategic patch says of an order is not followed.
+    """
     result = dict(old)
     for key, value in patch.items():
+        if by_name and key.startswith("$"):
+            continue
         if value is None:
             result.pop(key, None)
         else:
@@ -51,6 +56,9 @@ def _merged(old: Any, patch: Any, *, by_name: bool) -> object:
     if by_name and all(isinstance(one, list) for one in both) and all(map(_named, old + patch)):
         result = {one["name"]: one for one in old}
         for one in patch:
+            if one.get("$patch") == "delete":
+                result.pop(one["name"], None)
+                continue
             result[one["name"]] = merged(result.get(one["name"], {}), one, by_name=True)
         return list(result.values())
     return copied(patch)
