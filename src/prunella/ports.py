@@ -175,6 +175,22 @@ class Release(Protocol):
     async def close(self) -> None: ...
 
 
+@runtime_checkable
+class SupportsDoubt(Protocol):
+    """A source of releases that is not asked each time, and may know half of an answer.
+
+    ``doubt`` is called when something speaks for another version: the next `observe` asks anew.
+
+    Attributes:
+        whole: whether all of the version that was told last is in place, as far as can be known:
+            else it is on its way, or got stuck on it.
+    """
+
+    @property
+    def whole(self) -> bool: ...
+    def doubt(self) -> None: ...
+
+
 class Endpoint(NamedTuple):
     """Where one instance of a service answers."""
 

@@ -40,3 +40,7 @@ def test_what_bears_a_version(instances: list[Instance], *, borne: bool) -> None
 def test_a_rollout_that_never_comes_up_beside_what_is_well_proves_nothing() -> None:
     well = [one("a", "v1", Verdict.PASS), one("b", "v1", Verdict.PASS)]
     assert not is_borne(Status((*well, one("c")), desired=2, revision="v2"))
+
+
+def test_a_version_that_is_not_all_in_place_proves_nothing() -> None:
+    assert not is_borne(Status((one("a"), one("b")), desired=2, revision="v2", whole=False))

@@ -235,12 +235,15 @@ class Status(NamedTuple):
         revision: the version that is deployed; None where the platform does not know.
         identity: changes with each restart of the service as a whole, where the platform
             restarts in ``Scope.SERVICE``.
+        whole: all of that version is in place, as far as who deploys it knows; else it proves
+            nothing, however well what runs may be.
     """
 
     instances: tuple[Instance, ...]
     desired: int
     revision: str | None = None
     identity: str = ""
+    whole: bool = True
 
 
 class FactKind(StrEnum):

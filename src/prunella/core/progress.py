@@ -67,4 +67,4 @@ def is_borne(status: Status) -> bool:
     ]
     if any(one.verdict is not None for one in status.instances):
         runs = [one for one in runs if one.verdict is Verdict.PASS]
-    return len(runs) >= status.desired
+    return status.whole and len(runs) >= status.desired

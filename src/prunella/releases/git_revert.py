@@ -84,6 +84,15 @@ class GitRevertRelease:
         self._answer: Head | PrunellaError | None = None  # None: there is none yet
         self._asking: asyncio.Task[None] | None = None
 
+    @property
+    def whole(self) -> bool:
+        """It is for who carries it out to know more."""
+        return True
+
+    def doubt(self) -> None:
+        """Fetch anew next time: something speaks for another version."""
+        self._asked_at = None
+
     async def observe(self) -> str:
         """The tree at the branch's head, as it was at the newest fetch.
 

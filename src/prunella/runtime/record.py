@@ -289,7 +289,8 @@ class Record:
         known = self._marks[-1].revision if self._marks else self.revision
         deployed = bool(status.revision) and status.revision != known
         now, seen_at = self._world.clock.stamp(), self._seen_at
-        self._seen_at = now.instant
+        if status.revision:
+            self._seen_at = now.instant
         if status.revision and deployed:
             ours = rollback is not None and rollback.revision == status.revision
             actor = OURSELVES if ours else ""

@@ -21,8 +21,10 @@ from prunella.ports import (
     Platform,
     Release,
     SupportsCompletion,
+    SupportsDoubt,
     SupportsTestimony,
 )
+from prunella.runtime.editions import Editions
 from prunella.runtime.passage import Passage
 
 _log = structlog.get_logger("prunella.target")
@@ -46,7 +48,7 @@ def build(
 class Target:
     """A service to act on. With a release source, what is deployed is what that one says."""
 
-    __slots__ = ("_platform", "_policy", "_release", "_service", "passage")
+    __slots__ = ("_edition", "_editions", "_platform", "_policy", "_release", "_service", "passage")
 
     def __init__(
         self,
@@ -60,6 +62,8 @@ class Target:
         self._platform = platform
         self._release = release
         self._policy = policy
+        self._editions = Editions()
+        self._edition: str | None = None  # what the platform called its version last
         self.passage = passage
 
     @property
@@ -99,13 +103,19 @@ class Target:
         except (TransientError, PermanentError) as error:
             _log.warning("platform-unreadable", service=self._service, error=str(error))
             return None
-        if self._release is None:
+        release, before, self._edition = self._release, self._edition, status.revision
+        if release is None:
             return status
+        slow = release if isinstance(release, SupportsDoubt) else None
+        if slow is not None and status.revision != before:
+            slow.doubt()
         try:
-            return status._replace(revision=await self._release.observe())
+            version = await release.observe()
         except (TransientError, PermanentError) as error:
             _log.warning("release-unreadable", service=self._service, error=str(error))
             return status._replace(revision=None)
+        found = self._editions.translate(status, version, restarts=release.restarts)
+        return found if slow is None else found._replace(whole=slow.whole)
 
     async def carry_out(
         self, action: Action, piece: Run | None, /, *, reason: str, epoch: Epoch
