@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import msgspec
+import pytest
+from tests.real.images import Release
 
+from prunella.kube.access import access
 from prunella.kube.client import JSON_PATCH
 from prunella.kube.kinds import DEPLOYMENT, POD, Json, Kind
-from prunella.kube.shared import SharedCluster
+from prunella.kube.shared import SharedCluster, cluster_at, leave
+from prunella.runtime.clock import SystemClock
 from prunella.testing.kube import FakeCluster
 
 T = TypeVar("T")
@@ -20,6 +26,7 @@ class World(NamedTuple):
     """A client of a cluster, a namespace of its own there, and images: good and bad."""
 
     cluster: SharedCluster
+    kubeconfig: Path
     namespace: str
     images: tuple[str, str]
     crashing: str
@@ -56,6 +63,26 @@ class World(NamedTuple):
         at = "/spec/template/spec/containers/0/image"
         step = [{"op": "replace", "path": at, "value": image}]
         return await self.cluster.patch(kind, name, self.namespace, step, content=JSON_PATCH)
+
+
+@asynccontextmanager
+async def made(kind: str, request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[World]:
+    """A ``fake`` one, with `folder` for its kubeconfig, or the ``real`` one."""
+    if kind == "fake":
+        async with FakeCluster() as one:
+            cluster = cluster_at(one.access, SystemClock())
+            images, file = ("shop:1", "shop:2"), one.kubeconfig(folder)
+            yield World(cluster, file, "default", images, "crash:1", one)
+            await leave(cluster)
+        return
+    own = request.getfixturevalue("own_kubernetes")
+    one, two = (own.make_image(f"shop:{n}", Release(version=str(n))) for n in (1, 2))
+    bad = own.make_image("crash:1", Release(crashes=1))
+    namespace = own.namespace()
+    cluster = cluster_at(access(own.kubeconfig), SystemClock())
+    yield World(cluster, own.kubeconfig, namespace, (one, two), bad, None)
+    await leave(cluster)
+    own.forget(namespace)
 
 
 async def items(cluster: SharedCluster, kind: Kind, namespace: str) -> list[Json]:

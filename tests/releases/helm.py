@@ -29,10 +29,8 @@ spec:
       - name: shop
         image: {{ .Values.image }}
         imagePullPolicy: Never
-        ports: [{containerPort: 8080}]
-        {{- with .Values.readiness }}
-        readinessProbe: {{ toJson . }}
-        {{- end }}
+        ports: [{containerPort: 80}]
+        readinessProbe: {httpGet: {path: /, port: 80}, periodSeconds: 1}
 """
 
 
@@ -59,7 +57,6 @@ class Shop:
         namespace: str = "default",
         package: str = PACKAGE,
         driver: str = "secret",
-        values: dict[str, Any] | None = None,
     ) -> None:
         self.charts = unpacked(package)
         self.kubeconfig = kubeconfig
@@ -68,7 +65,7 @@ class Shop:
         self._driver = driver
         (self.chart / "templates").mkdir(parents=True)
         self.write("Chart.yaml", yaml.safe_dump(_about("1.0.0")))
-        self.write("values.yaml", yaml.safe_dump({"image": "shop:1", **(values or {})}))
+        self.write("values.yaml", yaml.safe_dump({"image": "shop:1"}))
         self.write("templates/deployment.yaml", DEPLOYMENT)
         self.fields: dict[str, Any] = {
             "name": "shop",
