@@ -136,11 +136,14 @@ class SupportsTestimony(Protocol):
 class Remark:
     """Something that a person should know about a service's configuration.
 
-    ``fault``: it cannot work like this; else it works, and may not do what was meant.
+    Attributes:
+        fault: it cannot work like this; else it works, and may not do what was meant.
+        about: the only remedy that it concerns; None: it is not about a single one.
     """
 
     message: str
     fault: bool = False
+    about: ActionKind | None = None
 
 
 @runtime_checkable

@@ -265,7 +265,7 @@ async def _config_map(bed: Bed) -> dict[str, dict[str, str]]:
         (
             {"labels": {"app.kubernetes.io/managed-by": "Helm"}},
             {ActionKind.ROLLBACK},
-            "git-revert",
+            "in its own history, with `release: {kind: helm}`",
         ),
     ],
     ids=["argo", "flux", "helm"],

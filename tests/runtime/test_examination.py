@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from prunella.core.model import ServiceId
+from prunella.core.model import ActionKind, ServiceId
 from prunella.errors import PermanentError, PrunellaError, TransientError
 from prunella.plugins import PlatformContext, ReleaseContext
 from prunella.ports import Remark
@@ -45,6 +45,21 @@ async def test_platform_and_releases_are_both_heard_and_faults_come_first(
         Finding(Remark("old"), of_release=False),
         Finding(Remark("unsoaked"), of_release=True),
     )
+
+
+async def test_that_a_platform_cannot_roll_back_is_no_matter_where_a_source_can(
+    context: PlatformContext,
+) -> None:
+    class Lacking(RemarkingPlatform):
+        async def examine(self) -> Sequence[Remark]:
+            return (Remark("no rollback", about=ActionKind.ROLLBACK), Remark("old"))
+
+    platform = Lacking(RemarkingSpec(), context)
+    release = RemarkingRelease(
+        RemarkingReleaseSpec(), ReleaseContext(WEB, context.clock, context.state_dir)
+    )
+    assert [one.remark.message for one in await examine(platform, None)] == ["no rollback", "old"]
+    assert [one.remark.message for one in await examine(platform, release)] == ["old"]
 
 
 async def test_who_cannot_be_examined_has_nothing_to_say(clock: SteppedClock) -> None:

@@ -24,10 +24,7 @@ async def examine(
         return (Remark(f"{key}: {reason}: nothing is done to it", fault=True),)
     lacking = objections(key.kind, view.workload, view.scaler, rolling=rolling, pause=pause)
     by_reason = groupby(sorted(lacking.items(), key=lambda one: one[1]), key=lambda one: one[1])
-    found = [
-        Remark(f"no {' or '.join(kind for kind, _ in kinds)}: {reason}")
-        for reason, kinds in by_reason
-    ]
+    found = [_without([kind for kind, _ in kinds], reason) for reason, kinds in by_reason]
     for kind, rights in _needed(key, view, rolling=rolling):
         if kind in lacking:
             continue
@@ -35,7 +32,8 @@ async def examine(
             if not await roster.allowed(verb, resource, key.namespace, sub=sub):
                 what = f"{resource.plural}/{sub}" if sub else resource.plural
                 where = f"in namespace {key.namespace}"
-                found.append(Remark(f"{kind} will fail: we may not {verb} {what} {where}"))
+                words = f"{kind} will fail: we may not {verb} {what} {where}"
+                found.append(Remark(words, about=kind))
     if not await roster.allowed("watch", NODE, ""):
         found.append(Remark("we may not watch nodes: a sick one is seen by its pods only"))
     if view.scaler is not None:
@@ -53,6 +51,11 @@ async def examine(
     if view.desired == 0:
         found.append(Remark(f"{key} is scaled to 0: there is nothing to look after"))
     return tuple(found)
+
+
+def _without(kinds: Sequence[ActionKind], reason: str) -> Remark:
+    about = kinds[0] if len(kinds) == 1 else None
+    return Remark(f"no {' or '.join(kinds)}: {reason}", about=about)
 
 
 def _needed(

@@ -64,9 +64,14 @@ def objections(
         if rolling:
             found[ActionKind.RESTART] = still
     if by and (by == _HELM or pause is None):
+        where = (
+            "in its own history, with `release: {kind: helm}`, or where it is written, with"
+            if by == _HELM
+            else "where it is written, with"
+        )
         found[ActionKind.ROLLBACK] = (
-            f"{by} looks after it and would undo a rollback: roll back where it is written, "
-            "with `release: {kind: git-revert}`"
+            f"{by} looks after it and would undo a rollback: roll back {where} "
+            "`release: {kind: git-revert}`"
         )
     elif by and pause:
         found[ActionKind.ROLLBACK] = f"{by} looks after it, and {pause}"

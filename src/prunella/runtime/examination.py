@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from prunella.config import Config, ServiceConfig
-from prunella.core.model import Instant, ServiceId
+from prunella.core.model import ActionKind, Instant, ServiceId
 from prunella.errors import PermanentError, TransientError
 from prunella.plugins import gateways
 from prunella.ports import Clock, Gateway, Platform, Release, Remark, SupportsExamination
@@ -37,9 +37,13 @@ class Finding(NamedTuple):
 async def examine(
     platform: Platform, release: Release | None, *, within_s: float = EXAMINE_S
 ) -> tuple[Finding, ...]:
-    """What both have to say, faults first. Who cannot tell, or not in time, is a remark itself."""
+    """What both have to say, faults first. Who cannot tell, or not in time, is a remark itself.
+
+    With a source of releases, its platform is not asked for a rollback, and need not be able to.
+    """
     found = [Finding(one, of_release=False) for one in await _ask("platform", platform, within_s)]
     if release is not None:
+        found = [one for one in found if one.remark.about is not ActionKind.ROLLBACK]
         remarks = await _ask("source of releases", release, within_s)
         found += [Finding(one, of_release=True) for one in remarks]
     return tuple(sorted(found, key=lambda finding: not finding.remark.fault))
