@@ -202,6 +202,17 @@ async def test_an_upgrade_in_progress_is_waited_for_and_its_failure_is_taken_bac
     assert house.image() == "shop:1"
 
 
+async def test_where_another_helm_is_quicker_its_end_is_waited_for(house: House) -> None:
+    other = f"{house.shop.charts.program} rollback shop 1 --kubeconfig {house.shop.kubeconfig}"
+    script = f"[ -e {house.folder}/once ] || {{ {other} >/dev/null; touch {house.folder}/once; "
+    script += (
+        "echo 'Error: create: secrets sh.helm.release.v1.shop.v4 already exists' >&2; exit 1; }"
+    )
+    release = house.release(program=house.standing_in(script))
+    await house.switch(release, 0, 2)
+    assert house.told()[3:] == ["4 deployed"]
+
+
 async def test_what_a_killed_helm_has_left_is_not_touched_and_said(
     house: House, until: Until
 ) -> None:

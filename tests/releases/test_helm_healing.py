@@ -122,3 +122,24 @@ async def test_an_upgrade_that_cannot_start_is_taken_back_by_helm_while_the_good
     assert (await scene.told())[-1] == "3 deployed: Rollback to 1"
     await scene.deploy(scene.world.images[1])
     await scene.world.ready(2)
+
+
+@pytest.mark.parametrize("option", ["--wait", "--atomic"])  # the latter rolls back by itself
+async def test_an_upgrade_that_is_waited_for_is_taken_back_once_helm_has_given_up(
+    scene: Scene, option: str
+) -> None:
+    good = await scene.uids()
+    async with scene.watched() as orchestrator:
+        with pytest.raises(RuntimeError, match="UPGRADE FAILED"):
+            await scene.deploy(scene.world.crashing, option, "--timeout=6s")
+        healed = await until(lambda: ended(orchestrator))
+        assert (healed.action, healed.outcome) == ("rollback", "recovered")
+        history = await orchestrator.get_healing_history(limit=20)
+        assert [one.action for one in history if one.outcome != "foreign"] == ["rollback"]
+    assert await scene.uids() == good
+    *_, undone, newest = await scene.told()
+    assert (undone.split(":")[0], newest) == ("2 failed", "3 deployed: Rollback to 1") or (
+        option == "--atomic"
+        and scene.world.fake is not None
+        and newest == "4 deployed: Rollback to 1"  # Helm 4 waits for more than the fake tells
+    )

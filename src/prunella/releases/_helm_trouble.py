@@ -9,6 +9,10 @@ _ADVICE = "; give that right, or name another `driver`"
 _SAID = "Error: "
 
 
+class HelmBusyError(TransientError):
+    """Another helm was quicker, and is at work: nothing was done."""
+
+
 def judged(verb: str, words: str, driver: str, done: Completed) -> PermanentError | TransientError:
     """The error that an exit code means.
 
@@ -28,6 +32,8 @@ def judged(verb: str, words: str, driver: str, done: Completed) -> PermanentErro
         return PermanentError(f"{whole}: `kubectl config get-contexts` shows those that there are")
     if "has no " in said and " version" in said:
         return PermanentError(f"{whole}: its history was cut off meanwhile (--history-max)")
+    if "already exists" in said or "another operation" in said:
+        return HelmBusyError(whole)
     return TransientError(whole)
 
 

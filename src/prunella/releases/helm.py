@@ -17,6 +17,7 @@ from prunella.plugins import ReleaseContext, ReleasePlugin
 from prunella.ports import Remark
 from prunella.releases._helm import Helm, Revision
 from prunella.releases._helm_rights import lacking
+from prunella.releases._helm_trouble import HelmBusyError
 from prunella.releases._trouble import judge
 from prunella.spec import Duration, ReleaseSpec
 
@@ -143,30 +144,18 @@ class HelmRelease:
             PermanentError: it is not in the history any more, or a right is lacking.
             TransientError: the rollback has failed, or another operation does not end.
         """
-        async with self._one_by_one:
-            history = await self._settled()
-            found = await self._read(history)
-            if judge(found.version, revision, before) and found.whole:
-                return
-            target = await self._target(revision, history)
-            trouble: PrunellaError | None = None
-            try:
-                await self._helm.roll_back(target.number)
-            except PrunellaError as error:
-                trouble = error
-            # Whatever it has said: what counts is what can be read back.
-            try:
-                after = await self._history()
-            except PrunellaError as error:
-                raise trouble or error from None
-            was, found = found.newest, await self._read(after)
-            if judge(found.version, revision, before) and found.whole:
-                await self._must_follow(after, was, revision)
-                return
-        newest = f"revision {found.newest.number} is {found.newest.status}"
-        if trouble is None:
-            raise TransientError(f"helm has not put {revision} in place: {newest}")
-        raise trouble if found.newest is was else type(trouble)(f"{trouble} ({newest})")
+        end = self._clock.now() + self._spec.timeout
+        while True:
+            async with self._one_by_one:
+                history = await self._history()
+                if not history[0].is_pending or self._clock.now() >= end:
+                    try:
+                        return await self._roll_back(history, revision, before)
+                    except HelmBusyError:
+                        if self._clock.now() >= end:
+                            raise
+            # Not under the lock: what is deployed can be told meanwhile.
+            await self._clock.sleep_until(Instant(self._clock.now() + _LOOK_S))
 
     async def examine(self) -> Sequence[Remark]:
         return [remark async for remark in self._examine()]
@@ -175,6 +164,33 @@ class HelmRelease:
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.wait([self._asking])
+
+    async def _roll_back(self, history: Sequence[Revision], revision: str, before: str) -> None:
+        self._must_be_free(history)
+        found = await self._read(history)
+        if judge(found.version, revision, before) and found.whole:
+            return
+        target = await self._target(revision, history)
+        trouble: PrunellaError | None = None
+        try:
+            await self._helm.roll_back(target.number)
+        except HelmBusyError:
+            raise  # nothing was done, and what another one does is judged at its end
+        except PrunellaError as error:
+            trouble = error
+        # Whatever it has said: what counts is what can be read back.
+        try:
+            after = await self._history()
+        except PrunellaError as error:
+            raise trouble or error from None
+        was, found = found.newest, await self._read(after)
+        if judge(found.version, revision, before) and found.whole:
+            await self._must_follow(after, was, revision)
+            return
+        newest = f"revision {found.newest.number} is {found.newest.status}"
+        if trouble is None:
+            raise TransientError(f"helm has not put {revision} in place: {newest}")
+        raise trouble if found.newest == was else type(trouble)(f"{trouble} ({newest})")
 
     def _helm_in(self, folder: Path) -> Helm:
         spec = self._spec
@@ -222,22 +238,13 @@ class HelmRelease:
                 return True
         return False
 
-    async def _settled(self) -> Sequence[Revision]:
-        """The history, once no other helm is at work.
+    def _must_be_free(self, history: Sequence[Revision]) -> None:
+        """Raises: TransientError: another helm is at work, or was killed.
 
-        A rollback that has been begun long ago, and is nobody's any more, is not waited for
-        without end: to whom it leads to is for who asks.
+        A rollback that was cut short may be done once more, if it led to where we want to go.
         """
-        end = self._clock.now() + self._spec.timeout
-        while True:
-            history = await self._history()
-            if not history[0].is_pending:
-                return history
-            if self._clock.now() >= end:
-                break
-            await self._clock.sleep_until(Instant(self._clock.now() + _LOOK_S))
-        if history[0].status == "pending-rollback":
-            return history
+        if not history[0].is_pending or history[0].status == "pending-rollback":
+            return
         good = next((one.number for one in history if one.was_in_place), "REVISION")
         raise TransientError(
             f"revision {history[0].number} of {self._helm.words} has been {history[0].status} for "
