@@ -17,7 +17,9 @@ from tests.releases.helm import PROGRAMS, Shop
 from prunella.core.model import Epoch
 from prunella.errors import ConflictError, PermanentError, TransientError
 from prunella.kube.kinds import DEPLOYMENT
+from prunella.kube.shared import cluster_at, leave
 from prunella.releases.helm import HelmRelease, HelmSpec
+from prunella.runtime.clock import SystemClock
 from prunella.testing._kube_thread import Remote
 from prunella.testing.kube import FakeCluster, threaded
 
@@ -247,6 +249,23 @@ async def test_nothing_is_left_in_a_persons_home(
     await house.switch(release, 0, 2)
     await release.examine()
     assert list(home.iterdir()) == []
+
+
+async def test_what_prunella_itself_has_scaled_stands_in_the_way_of_helm_4_and_is_named(
+    house: House,
+) -> None:
+    cluster = cluster_at(house.cluster.do(lambda fake: fake.access), SystemClock())
+    body = {"spec": {"replicas": 3}}
+    await cluster.patch(DEPLOYMENT, "shop", "default", body, sub="scale")
+    await leave(cluster)
+    release = house.release()
+    if "v4" not in house.shop.charts.helm("version"):
+        await house.switch(release, 0, 2)
+        assert house.image() == "shop:1"
+        return
+    with pytest.raises(TransientError, match=r"Prunella has scaled it.*revision 4 is failed"):
+        await house.switch(release, 0, 2)
+    assert await release.observe() == house.versions[2]
 
 
 @pytest.fixture

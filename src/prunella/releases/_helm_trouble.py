@@ -6,6 +6,10 @@ from prunella.argv import Completed, lines
 from prunella.errors import PermanentError, TransientError
 
 _ADVICE = "; give that right, or name another `driver`"
+_SCALED = (
+    "; Prunella has scaled it, which Helm 4 does not override: `prunella debt` says when it is "
+    "taken back; leave `replicas` out of a chart whose number others set"
+)
 _SAID = "Error: "
 
 
@@ -34,6 +38,8 @@ def judged(verb: str, words: str, driver: str, done: Completed) -> PermanentErro
         return PermanentError(f"{whole}: its history was cut off meanwhile (--history-max)")
     if "already exists" in said or "another operation" in said:
         return HelmBusyError(whole)
+    if b'conflict with "prunella"' in done.errors:
+        return TransientError(whole + _SCALED)
     return TransientError(whole)
 
 
