@@ -1,6 +1,7 @@
 """A source of releases that cannot tell: what is known without it goes on being known."""
 
 from collections.abc import AsyncIterator
+from typing import ClassVar
 
 import pytest
 
@@ -27,11 +28,30 @@ SHOP = ServiceId("shop")
 POLICY = Policy(release_soak_s=100.0, interval_s=5.0)
 
 
+class SlowRelease(FakeRelease):
+    """Asks no more than once, unless there is doubt."""
+
+    restarts: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        super().__init__("v1")
+        self.whole = True
+        self._known = ""
+
+    async def observe(self) -> str:
+        self._known = self._known or await super().observe()
+        return self._known
+
+    def doubt(self) -> None:
+        self._known = ""
+
+
 class Bed:
     """A healthy service in version v1, which is looked at every second."""
 
-    def __init__(self) -> None:
-        self.clock, self.store, self.release = SimClock(), MemoryStore(), FakeRelease("v1")
+    def __init__(self, release: FakeRelease | None = None) -> None:
+        self.clock, self.store = SimClock(), MemoryStore()
+        self.release = release or FakeRelease("v1")
         self.platform = FakePlatform(SHOP, self.clock)
         self.epoch = Epoch(0)
         world = World(
@@ -61,6 +81,48 @@ class Bed:
     async def soaked(self) -> list[bool]:
         view = await self.store.view(SHOP, self.clock.stamp())
         return [version.soaked_at is not None for version in view.versions]
+
+
+@pytest.fixture
+async def slow() -> AsyncIterator[Bed]:
+    bed = Bed(SlowRelease())
+    await bed.begin()
+    yield bed
+    await bed.store.close()
+
+
+async def test_a_source_is_asked_anew_at_the_first_sign_of_something_wrong(slow: Bed) -> None:
+    await slow.live(3)
+    slow.release.deployed = "v2"
+    await slow.live(3)
+    assert slow.engine.status is not None
+    assert slow.engine.status.revision == "v1"
+    began = Instant(slow.clock.now() + 0.5)
+    slow.clock.move_to(began)
+    slow.engine.observe(ProbeKey(0), Observation(Verdict.FAIL, began, 0.01))
+    slow.clock.move_to(Instant(began + 0.5))
+    await slow.engine.look()
+    assert slow.engine.status.revision == "v2"
+    assert slow.engine.record._marks[-1].at.instant == began
+
+
+async def test_a_source_is_asked_anew_when_its_platform_shows_another_version(slow: Bed) -> None:
+    await slow.live(3)
+    slow.release.deployed = "v2"
+    slow.platform.deploy("p2")
+    await slow.live(1)
+    assert slow.engine.status is not None
+    assert slow.engine.status.revision == "v2"
+
+
+async def test_a_version_soaks_only_when_it_is_all_in_place(slow: Bed) -> None:
+    assert isinstance(slow.release, SlowRelease)
+    slow.release.whole = False
+    await slow.live(150)
+    assert await slow.soaked() == [False]
+    slow.release.whole = True
+    await slow.live(102)
+    assert await slow.soaked() == [True]
 
 
 @pytest.fixture

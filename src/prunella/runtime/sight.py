@@ -31,6 +31,7 @@ class Sight:
     """
 
     __slots__ = (
+        "_doubted",
         "_policy",
         "_record",
         "_service",
@@ -53,6 +54,7 @@ class Sight:
         self.beliefs = beliefs
         self.told = False
         self._told_fleet = Health.UNKNOWN, Loss.NONE
+        self._doubted: Instant | None = None  # the first sign of what is wrong, once acted upon
         self._service = service
         self._policy = policy
         self._record = record
@@ -95,7 +97,14 @@ class Sight:
         self._reassess()
 
     async def look(self, rollback: Action | None) -> None:
-        """Ask the platform."""
+        """Ask the platform; and once when something is wrong, what is deployed, whatever is known.
+
+        A version that was told for a while longer than it was there would look innocent.
+        """
+        bad_since = self.beliefs.bad_since
+        if bad_since is not None and bad_since != self._doubted:
+            self._target.doubt()
+        self._doubted = bad_since
         self.take_in(await self._target.observe(), rollback)
 
     async def look_if_due(self, rollback: Action | None) -> bool:

@@ -92,6 +92,11 @@ class Target:
         """What the gateway lets through, as it was read last; None also where there is none."""
         return None if self.passage is None else self.passage.flow
 
+    def doubt(self) -> None:
+        """Have a source of releases asked anew that is not asked each time."""
+        if isinstance(self._release, SupportsDoubt):
+            self._release.doubt()
+
     async def observe(self) -> Status | None:
         """What is there now; None when that cannot be told.
 
@@ -106,16 +111,16 @@ class Target:
         release, before, self._edition = self._release, self._edition, status.revision
         if release is None:
             return status
-        slow = release if isinstance(release, SupportsDoubt) else None
-        if slow is not None and status.revision != before:
-            slow.doubt()
+        if status.revision != before:
+            self.doubt()
         try:
             version = await release.observe()
         except (TransientError, PermanentError) as error:
             _log.warning("release-unreadable", service=self._service, error=str(error))
             return status._replace(revision=None)
         found = self._editions.translate(status, version, restarts=release.restarts)
-        return found if slow is None else found._replace(whole=slow.whole)
+        whole = release.whole if isinstance(release, SupportsDoubt) else True
+        return found._replace(whole=whole)
 
     async def carry_out(
         self, action: Action, piece: Run | None, /, *, reason: str, epoch: Epoch
