@@ -362,6 +362,21 @@ async def test_a_silent_cluster_holds_nobody_up_and_no_helm_is_left_behind(
     await until(lambda: not lives(pid))
 
 
+async def test_no_more_than_four_helms_are_run_at_once_for_one_cluster(quick: House) -> None:
+    program = quick.folder / "helm"
+    running, most = quick.folder / "running", quick.folder / "most"
+    running.mkdir()
+    program.write_text(
+        f"#!/bin/sh\ntouch {running}/$$\nls {running} | wc -l >> {most}\n"
+        f'{quick.shop.charts.program} "$@"\nended=$?\nrm {running}/$$\nexit $ended\n'
+    )
+    program.chmod(0o755)
+    releases = [quick.release(program=program) for _ in range(12)]
+    told = await asyncio.gather(*(release.observe() for release in releases))
+    assert set(told) == {quick.versions[1]}
+    assert max(map(int, most.read_text().split())) in (2, 3, 4)
+
+
 async def test_an_answer_that_makes_no_sense_is_an_error(quick: House) -> None:
     program = quick.folder / "helm"
     program.write_text('#!/bin/sh\necho \'[{"revision": "none"}]\'\n')

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import msgspec
 
-from prunella.argv import Completed, lines, run_argv
+from prunella.argv import lines, run_argv
 from prunella.errors import PermanentError, TransientError
 from prunella.releases._helm_trouble import judged
 
-_READING_S = 20.0  # for a question, where the cluster answers
+_READING_S = 10.0  # for a question, where the cluster answers
 _GRACE_S = 5.0  # beyond the time that helm gives itself
 _LONGEST = 256  # revisions that are looked at
 _CAP_BYTES = 32 * 2**20  # of a manifest; a release has 1 MiB, packed
@@ -21,6 +24,10 @@ _DIGEST_LENGTH = 8
 _DRIVERS = ("HELM_DRIVER", "HELM_DRIVER_SQL_CONNECTION_STRING")
 _IN_PLACE = ("deployed", "superseded")
 _GONE = ("uninstalled", "uninstalling")
+_AT_ONCE = 4  # of one cluster, since each takes 50 MiB while it runs
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Semaphore]]
+_turns = WeakKeyDictionary()
 
 
 class Revision(msgspec.Struct, frozen=True):
@@ -34,6 +41,11 @@ class Revision(msgspec.Struct, frozen=True):
     updated: str
     status: str
     chart: str
+
+    @property
+    def identity(self) -> tuple[int, str, str]:
+        """Whatever becomes of it: what is put in place by it stays the same."""
+        return self.number, self.updated, self.chart
 
     @property
     def is_pending(self) -> bool:
@@ -72,9 +84,12 @@ class Helm:
     ) -> None:
         self.words = f"release {name} in namespace {namespace}"
         self.command = f"helm rollback {name} {{}} --namespace {namespace}"
+        if context is not None:
+            self.command += f" --kube-context {context}"
         self._name = name
         self._program = program
         self._kubeconfig = kubeconfig
+        self._context = context
         self._timeout_s = timeout_s
         self._where = [f"--namespace={namespace}"]
         if context is not None:
@@ -82,7 +97,7 @@ class Helm:
         if kubeconfig is not None:
             self._where.append(f"--kubeconfig={kubeconfig}")
         self._env = _environment(folder, driver)
-        self._versions: dict[Revision, str] = {}
+        self._versions: dict[tuple[int, str, str], str] = {}
 
     @property
     def driver(self) -> str:
@@ -110,19 +125,20 @@ class Helm:
         found.sort(key=lambda one: one.number, reverse=True)
         if not found or found[0].is_gone:
             raise TransientError(f"{self.words} has been uninstalled")
-        self._versions = {one: self._versions[one] for one in found if one in self._versions}
+        present = {one.identity for one in found}
+        self._versions = {one: known for one, known in self._versions.items() if one in present}
         return found
 
     async def version(self, revision: Revision) -> str:
         """What is deployed by a revision, whatever its number: ``shop-1.4.0#1f0c9a77``."""
-        known = next((v for k, v in self._versions.items() if _same(k, revision)), None)
-        if known is None:
+        known = self._versions.get(revision.identity, "")
+        if not known:
             number = f"--revision={revision.number}"
             manifest = await self._ask("get", "manifest", self._name, number, *self._where)
             if len(manifest) >= _CAP_BYTES:
                 raise PermanentError(f"the manifest of {self.words} is too large to be told apart")
             known = f"{revision.chart}#{hashlib.sha256(manifest).hexdigest()[:_DIGEST_LENGTH]}"
-        self._versions[revision] = known
+        self._versions[revision.identity] = known
         return known
 
     async def roll_back(self, number: int) -> None:
@@ -132,33 +148,32 @@ class Helm:
 
         Raises: PermanentError, TransientError: it failed, in helm's words.
         """
-        options = ("--history-max=0", f"--timeout={self._timeout_s:.0f}s")
+        options = ("--history-max=0", f"--timeout={math.ceil(self._timeout_s)}s")
         arguments = ("rollback", self._name, str(number), *options, *self._where)
-        await self._ask(*arguments, timeout_s=self._timeout_s + _GRACE_S)
+        await self._run(arguments, self._timeout_s + _GRACE_S)
 
-    async def _ask(self, *arguments: str, timeout_s: float = _READING_S) -> bytes:
-        done = await self._run(arguments, min(timeout_s, self._timeout_s + _GRACE_S))
-        if done.timed_out:
-            raise TransientError(f"helm {arguments[0]} of {self.words} has not ended in time")
-        if done.exit_code != 0:
-            raise judged(arguments[0], self.words, self.driver, done)
-        return done.output
+    async def _ask(self, *arguments: str) -> bytes:
+        cluster = f"{self._kubeconfig} {self._context}"
+        turns = _turns.setdefault(asyncio.get_running_loop(), {})
+        async with turns.setdefault(cluster, asyncio.Semaphore(_AT_ONCE)):
+            return await self._run(arguments, min(_READING_S, self._timeout_s + _GRACE_S))
 
-    async def _run(self, arguments: Sequence[str], timeout_s: float) -> Completed:
+    async def _run(self, arguments: Sequence[str], timeout_s: float) -> bytes:
+        """What a command that must work has printed."""
         if self._kubeconfig is not None and not self._kubeconfig.is_file():
             raise PermanentError(f"there is no kubeconfig {self._kubeconfig}")
-        return await run_argv(
+        done = await run_argv(
             [self._program, *arguments],
             timeout_s=timeout_s,
             env=self._env,
             output_cap_bytes=_CAP_BYTES,
             apart=True,
         )
-
-
-def _same(one: Revision, other: Revision) -> bool:
-    """Whatever has become of it since."""
-    return (one.number, one.updated, one.chart) == (other.number, other.updated, other.chart)
+        if done.timed_out:
+            raise TransientError(f"helm {arguments[0]} of {self.words} has not ended in time")
+        if done.exit_code != 0:
+            raise judged(arguments[0], self.words, self.driver, done)
+        return done.output
 
 
 def _environment(folder: Path, driver: str) -> dict[str, str]:

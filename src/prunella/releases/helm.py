@@ -7,15 +7,16 @@ import contextlib
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
 from prunella.core.model import Epoch, Instant
-from prunella.errors import ConflictError, PermanentError, PrunellaError, TransientError
+from prunella.errors import PrunellaError, TransientError
 from prunella.plugins import ReleaseContext, ReleasePlugin
 from prunella.ports import Remark
 from prunella.releases._helm import Helm, Revision
+from prunella.releases._helm_history import Standing, must_be_free, must_follow, standing, target
 from prunella.releases._helm_rights import lacking
 from prunella.releases._helm_trouble import HelmBusyError
 from prunella.releases._trouble import judge
@@ -68,19 +69,6 @@ class HelmSpec(ReleaseSpec):
     )
 
 
-class _Standing(NamedTuple):
-    """What is deployed now.
-
-    Attributes:
-        newest: of the history; not what is deployed if it failed to bring back an older version.
-        whole: all of it is in place, as far as Helm knows.
-    """
-
-    version: str
-    newest: Revision
-    whole: bool
-
-
 class HelmRelease:
     """The deployed version is what was deployed: chart and digest of what it was rendered to."""
 
@@ -93,13 +81,13 @@ class HelmRelease:
         self._helm = self._helm_in(context.state_dir / "helm")
         self._one_by_one = asyncio.Lock()
         self._asked_at: Instant | None = None
-        self._answer: _Standing | PrunellaError | None = None  # None: there is none yet
+        self._answer: Standing | PrunellaError | None = None  # None: there is none yet
         self._asking: asyncio.Task[None] | None = None
 
     @property
     def whole(self) -> bool:
         """Whether all of the version that was told last is in place, as far as Helm knows."""
-        return isinstance(self._answer, _Standing) and self._answer.whole
+        return isinstance(self._answer, Standing) and self._answer.whole
 
     def doubt(self) -> None:
         """Ask anew next time: something speaks for another version."""
@@ -128,7 +116,7 @@ class HelmRelease:
         match self._answer:
             case None:
                 raise TransientError(f"helm has not told of {self._helm.words} yet")
-            case _Standing():
+            case Standing():
                 return self._answer.version
             case trouble:
                 raise trouble.with_traceback(None)
@@ -166,14 +154,14 @@ class HelmRelease:
             await asyncio.wait([self._asking])
 
     async def _roll_back(self, history: Sequence[Revision], revision: str, before: str) -> None:
-        self._must_be_free(history)
+        must_be_free(self._helm, history, self._spec.timeout)
         found = await self._read(history)
         if judge(found.version, revision, before) and found.whole:
             return
-        target = await self._target(revision, history)
+        goal = await target(self._helm, history, revision)
         trouble: PrunellaError | None = None
         try:
-            await self._helm.roll_back(target.number)
+            await self._helm.roll_back(goal.number)
         except HelmBusyError:
             raise  # nothing was done, and what another one does is judged at its end
         except PrunellaError as error:
@@ -185,7 +173,7 @@ class HelmRelease:
             raise trouble or error from None
         was, found = found.newest, await self._read(after)
         if judge(found.version, revision, before) and found.whole:
-            await self._must_follow(after, was, revision)
+            await must_follow(self._helm, after, was, revision)
             return
         newest = f"revision {found.newest.number} is {found.newest.status}"
         if trouble is None:
@@ -217,65 +205,13 @@ class HelmRelease:
             self._answer = error
             raise
 
-    async def _read(self, history: Sequence[Revision]) -> _Standing:
+    async def _read(self, history: Sequence[Revision]) -> Standing:
         try:
-            self._answer = await self._standing(history)
+            self._answer = await standing(self._helm, history)
         except PrunellaError as error:
             self._answer = error
             raise
         return self._answer
-
-    async def _standing(self, history: Sequence[Revision]) -> _Standing:
-        newest, *older = history
-        version = await self._helm.version(newest)
-        if newest.status == "failed" and await self._was_in_place(version, older):
-            return (await self._standing(older))._replace(newest=newest, whole=False)
-        return _Standing(version, newest, newest.status == "deployed")
-
-    async def _was_in_place(self, version: str, older: Sequence[Revision]) -> bool:
-        for one in older:
-            if one.was_in_place and await self._helm.version(one) == version:
-                return True
-        return False
-
-    def _must_be_free(self, history: Sequence[Revision]) -> None:
-        """Raises: TransientError: another helm is at work, or was killed.
-
-        A rollback that was cut short may be done once more, if it led to where we want to go.
-        """
-        if not history[0].is_pending or history[0].status == "pending-rollback":
-            return
-        good = next((one.number for one in history if one.was_in_place), "REVISION")
-        raise TransientError(
-            f"revision {history[0].number} of {self._helm.words} has been {history[0].status} for "
-            f"{self._spec.timeout:g} s: nothing is done beside another helm. If none runs any "
-            f"more, put it right: {self._helm.command.format(good)}"
-        )
-
-    async def _target(self, version: str, history: Sequence[Revision]) -> Revision:
-        for one in history:
-            if one.was_in_place and await self._helm.version(one) == version:
-                return one
-        raise PermanentError(
-            f"{version} is not in the history of {self._helm.words} (any more): it cannot be "
-            "rolled back to; `--history-max` of helm upgrade says how much of it is kept"
-        )
-
-    async def _must_follow(
-        self, history: Sequence[Revision], before: Revision, version: str
-    ) -> None:
-        """Helm knows no precondition: what came between can be noticed, and not be prevented.
-
-        Raises: ConflictError: a revision of somebody else did, and ours is over it.
-        """
-        for one in history:
-            if one.number <= before.number or await self._helm.version(one) == version:
-                continue
-            raise ConflictError(
-                f"somebody has deployed revision {one.number} of {self._helm.words} at the moment "
-                f"of the rollback, which is revision {history[0].number}: to have theirs back, "
-                f"{self._helm.command.format(one.number)}"
-            )
 
     async def _examine(self) -> AsyncIterator[Remark]:
         """Ask with caches of its own, which are not kept: nothing may change."""
