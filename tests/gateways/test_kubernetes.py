@@ -6,6 +6,7 @@ import asyncio
 import copy
 import json
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from prunella.kube.kinds import (
     Json,
 )
 from prunella.ports import Route
+from prunella.runtime.clock import SystemClock
 from prunella.testing.kube import FakeCluster
 
 WEB = ServiceId("web")
@@ -99,6 +101,16 @@ async def turn(
 def note(item: Json) -> Any:
     text = item["metadata"].get("annotations", {}).get(NOTE)
     return None if text is None else json.loads(text)
+
+
+async def past(ours: Any) -> None:
+    """Until what is noted is past its lease."""
+    end = datetime.fromisoformat(ours["until"])
+
+    async def over() -> bool:
+        return SystemClock().wall() > end
+
+    await eventually(over)
 
 
 def http_route(**more: Any) -> Json:
@@ -399,6 +411,53 @@ async def test_what_has_not_expired_stays_open_and_its_lease_begins_anew(
     await turn(again, OPEN_WIDE, OPEN)
     assert (await world.get(HTTP_ROUTE, "web"))["spec"] == http_route()["spec"]
     await again.close()
+
+
+async def test_what_is_renewed_while_it_expires_stays_open(world: World, tmp_path: Path) -> None:
+    await world.make_service()
+    for name in ("a", "b"):
+        await world.make_pod(name, gated=True)
+    gateway = await gateway_at(world, tmp_path, service="web")
+    await gateway.observe()
+    await world.able("a", "b")
+    closed = Valve(0, frozenset({"a"}))
+    await turn(gateway, closed, OPEN_WIDE, lease_s=2.0)
+    await past(note(await world.get(SERVICE, "web")))
+    await past(note(await world.get(POD, "a")))
+    assert (await flow(gateway)).valve == closed  # and it begins to end it
+    await turn(gateway, closed, closed, lease_s=60)
+    await turn(gateway, closed, closed, lease_s=120)  # whose turn is after the end's
+    assert note(await world.get(SERVICE, "web")) is not None
+    assert (await flow(gateway)).valve == closed
+    await gateway.close()
+
+
+async def test_what_another_one_has_renewed_unseen_stays_open(fake: World, tmp_path: Path) -> None:
+    assert fake.fake is not None
+    await fake.make_service()
+    await fake.make_pod("a", gated=True)
+    gateway = await gateway_at(fake, tmp_path, service="web")
+    await gateway.observe()
+    await fake.able("a")
+    closed = Valve(0, frozenset({"a"}))
+    await turn(gateway, closed, OPEN_WIDE, lease_s=2.0)
+    fake.fake.skip(2)
+    for kind, name in ((SERVICE, "web"), (POD, "a")):
+        ours = note(await fake.get(kind, name))
+        renewed = json.dumps({**ours, "until": "2999-01-01T00:00:00+00:00"})
+        await fake.merge(kind, name, {"metadata": {"annotations": {NOTE: renewed}}})
+    await past(ours)
+    fake.fake.requests.clear()
+    await gateway.observe()
+
+    async def asked() -> bool:
+        return ("GET", POD.path("default", "a")) in fake_requests
+
+    fake_requests = fake.fake.requests
+    await eventually(asked)
+    await turn(gateway, closed, closed)  # whose turn is after the end's
+    assert (await flow(gateway)).valve == closed
+    await gateway.close()
 
 
 async def test_it_waits_for_what_implements_a_route(world: World, tmp_path: Path) -> None:

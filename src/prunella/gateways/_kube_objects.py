@@ -121,6 +121,10 @@ class Note(NamedTuple):
         fields = self._asdict() | {"until": self.until.isoformat(timespec="seconds")}
         return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
+    def is_over(self, owner: str, now: datetime) -> bool:
+        """Whether what this owner has set is past its lease."""
+        return self.owner == owner and self.until <= now
+
 
 def note_in(text: str) -> Note | None:
     """What an annotation says; None: nothing, or nothing that makes sense."""

@@ -67,13 +67,26 @@ def is_able(pod: Pod) -> bool:
 class Place(Protocol):
     @property
     def namespace(self) -> str: ...
+    @property
+    def owner(self) -> str: ...
 
 
 async def turn_pod(
-    cluster: Cluster, at: Place, name: str, selector: Mapping[str, str], note: Note | None
-) -> None:
+    cluster: Cluster,
+    at: Place,
+    name: str,
+    selector: Mapping[str, str],
+    note: Note | None,
+    *,
+    is_end: bool = False,
+) -> bool:
     """Shut a pod with that note, or open it again (None). What is so already is left as it is,
     except that our own note begins anew.
+
+    Args:
+        is_end: only if its note is past its lease still.
+
+    Returns: whether it is as it was to be; else it has been renewed meanwhile, and stays.
 
     Raises:
         ConflictError: somebody else changes it all the time.
@@ -85,15 +98,18 @@ async def turn_pod(
             pod = await cluster.get(POD, name, namespace)
         except MissingError:
             if note is None:
-                return  # it has gone, and with it what was shut
+                return True  # it has gone, and with it what was shut
             raise
+        ours = note_of(pod)
+        if is_end and (ours is None or not ours.is_over(at.owner, cluster.clock.wall())):
+            return False
         gate = _gate(pod)
         if gate is not None:
             body = _with_gate(pod, gate, note, cluster.clock.wall())
         else:
             body = await _with_label(cluster, namespace, pod, selector, note)
         if body is None or await _written(cluster, namespace, pod, body):
-            return
+            return True
     raise ConflictError(f"pod {name} is changed by somebody else all the time")
 
 

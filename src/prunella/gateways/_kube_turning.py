@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from prunella.core.traffic import Valve
 from prunella.errors import ConflictError, PermanentError, TransientError
 from prunella.gateways._admin import share_of
@@ -12,12 +14,26 @@ from prunella.kube.client import Cluster
 from prunella.kube.kinds import Json
 
 
-async def turn(
-    cluster: Cluster, point: Point, valve: Valve, before: Valve, lease_s: float
-) -> Json | None:
+class Turn(NamedTuple):
+    """From one valve to another.
+
+    Attributes:
+        is_end: only of what is past its lease still; what has been renewed meanwhile stays.
+    """
+
+    valve: Valve
+    before: Valve
+    lease_s: float = 0.0
+    is_end: bool = False
+
+    def back(self) -> Turn:
+        return self._replace(valve=self.before, before=self.valve)
+
+
+async def turn(cluster: Cluster, point: Point, to: Turn) -> Json | None:
     """Set the share of a circuit, or have its lease begin anew.
 
-    Returns: the object as it was written; None: it was so already.
+    Returns: the object as it was written; None: it was so already, or is to stay.
 
     Raises:
         ConflictError: somebody else has set it, or sets it all the time.
@@ -26,7 +42,10 @@ async def turn(
     """
     for _ in range(TRIES):
         item = await cluster.get(point.circuit.kind, point.name, point.namespace)
-        body, wanted = _change(cluster, point, item, valve, before, lease_s)
+        note = note_of(item)
+        if to.is_end and (note is None or not note.is_over(point.owner, cluster.clock.wall())):
+            return None
+        body, wanted = _change(cluster, point, item, note, to)
         if body is None:
             return None
         body["metadata"]["resourceVersion"] = item["metadata"]["resourceVersion"]
@@ -41,13 +60,13 @@ async def turn(
 
 
 def _change(
-    cluster: Cluster, point: Point, item: Json, valve: Valve, before: Valve, lease_s: float
+    cluster: Cluster, point: Point, item: Json, note: Note | None, to: Turn
 ) -> tuple[Json | None, int]:
-    circuit, spec, note = point.circuit, item.get("spec"), note_of(item)
+    circuit, spec = point.circuit, item.get("spec")
     present = circuit.share(spec, note)
-    wanted = share_of(point.owner, Valve(present), before, valve)
+    wanted = share_of(point.owner, Valve(present), to.before, to.valve)
     if wanted == present:
-        return _renewed(cluster, point, note, wanted, lease_s), wanted
+        return _renewed(cluster, point, note, wanted, to.lease_s), wanted
     ours = None if present == 100 else note  # one that was left behind says nothing
     try:
         if wanted == 100:
@@ -57,7 +76,7 @@ def _change(
         raise ConflictError(f"{point}: {error}") from error
     except PermanentError as error:
         raise PermanentError(f"{point}: {error}") from error
-    ends = until(cluster.clock.wall(), lease_s)
+    ends = until(cluster.clock.wall(), to.lease_s)
     fallback = getattr(circuit, "fallback", "")
     return _body(changed, Note(point.owner, ends, kept, wanted, fallback)), wanted
 

@@ -105,7 +105,7 @@ class View:
         """What of ours is set past its lease."""
 
         def is_over(note: Note | None) -> bool:
-            return note is not None and note.owner == point.owner and note.until <= now
+            return note is not None and note.is_over(point.owner, now)
 
         held = self.held(point)
         try:

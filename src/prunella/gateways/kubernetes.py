@@ -30,7 +30,7 @@ from prunella.gateways._kube_circuits import (
 from prunella.gateways._kube_examine import examine
 from prunella.gateways._kube_objects import Note, until
 from prunella.gateways._kube_pods import admit, is_able, is_shut, turn_pod
-from prunella.gateways._kube_turning import turn
+from prunella.gateways._kube_turning import Turn, turn
 from prunella.gateways._kube_view import Point, View
 from prunella.kube.access import access
 from prunella.kube.shared import SharedCluster, cluster_at, leave
@@ -147,20 +147,7 @@ class KubernetesGateway:
         circuit = _circuit(route)
         what = f"{circuit.kind.name} of a kubernetes"
         refuse_parts(what, valve, before, shares=circuit.shares, shuts=circuit.shuts)
-        cluster, view = self._join()
-        point = self._points(cluster)[service]
-        async with self._turning:
-            await view.ready([point])
-            done = await self._turn_circuit(cluster, view, point, valve, before, lease_s)
-            try:
-                await self._turn_pods(cluster, view, point, valve, before, lease_s)
-            except PrunellaError as error:
-                if done and before.share != valve.share:
-                    try:
-                        await self._turn_circuit(cluster, view, point, before, valve, lease_s)
-                    except PrunellaError as trouble:
-                        error.add_note(f"it could not be undone either: {trouble}")
-                raise
+        await self._turn(service, Turn(valve, before, lease_s))
 
     async def examine(self) -> Sequence[Remark]:
         try:
@@ -220,52 +207,57 @@ class KubernetesGateway:
             shares=point.circuit.shares,
         )
 
+    async def _turn(self, service: ServiceId, to: Turn) -> None:
+        cluster, view = self._join()
+        point = self._points(cluster)[service]
+        async with self._turning:
+            await view.ready([point])
+            done = await self._turn_circuit(cluster, view, point, to)
+            try:
+                await self._turn_pods(cluster, view, point, to)
+            except PrunellaError as error:
+                if done and to.before.share != to.valve.share and not to.is_end:
+                    try:
+                        await self._turn_circuit(cluster, view, point, to.back())
+                    except PrunellaError as trouble:
+                        error.add_note(f"it could not be undone either: {trouble}")
+                raise
+
     async def _turn_circuit(
-        self,
-        cluster: SharedCluster,
-        view: View,
-        point: Point,
-        valve: Valve,
-        before: Valve,
-        lease_s: float,
+        self, cluster: SharedCluster, view: View, point: Point, to: Turn
     ) -> bool:
         """Returns: it was changed, and new requests meet what was set."""
-        done = await turn(cluster, point, valve, before, lease_s)
+        done = await turn(cluster, point, to)
         if done is None:
             return False
         within_s = self._spec.timeout
         await view.until_seen(point, done["metadata"]["resourceVersion"], within_s)
         if not point.circuit.shuts:
             await view.until_accepted(point, within_s)
-        elif valve.share != before.share:
-            await view.until_served(point, open_=valve.share == 0, within_s=within_s)
+        elif to.valve.share != to.before.share:
+            await view.until_served(point, open_=to.valve.share == 0, within_s=within_s)
         return True
 
-    async def _turn_pods(
-        self,
-        cluster: SharedCluster,
-        view: View,
-        point: Point,
-        valve: Valve,
-        before: Valve,
-        lease_s: float,
-    ) -> None:
+    async def _turn_pods(self, cluster: SharedCluster, view: View, point: Point, to: Turn) -> None:
         """Shut and open what differs, renew the rest; in trouble, what was turned is put back."""
-        note = Note(point.owner, until(self._clock.wall(), lease_s), None)
+        note = Note(point.owner, until(self._clock.wall(), to.lease_s), None)
         within_s, turned = self._spec.timeout, list[str]()
+        selector = view.selector(point)
         try:
-            for name in sorted(valve.shut | before.shut):
-                shut = name in valve.shut
-                if shut != (name in before.shut):
+            for name in sorted(to.valve.shut | to.before.shut):
+                shut = name in to.valve.shut
+                differs = shut != (name in to.before.shut)
+                if differs and not to.is_end:
                     turned.append(name)
-                await turn_pod(cluster, point, name, view.selector(point), note if shut else None)
-                if name in turned:
+                put = note if shut else None
+                done = await turn_pod(cluster, point, name, selector, put, is_end=to.is_end)
+                if differs and done:
                     await view.until_shut(point, name, shut=shut, within_s=within_s)
         except PrunellaError:
             for name in turned:
-                back = note if name in before.shut else None
+                back = note if name in to.before.shut else None
                 with suppress(PrunellaError):
-                    await turn_pod(cluster, point, name, view.selector(point), back)
+                    await turn_pod(cluster, point, name, selector, back)
             raise
 
     # What is due by itself ---------------------------------------------------------------------
@@ -295,7 +287,7 @@ class KubernetesGateway:
 
     async def _end(self, service: ServiceId, expired: Valve) -> None:
         _log.warning("circuit-expired", service=service, share=expired.share, shut=expired.shut)
-        await self.turn(service, OPEN_WIDE, before=expired, lease_s=0.0, epoch=Epoch(0))
+        await self._turn(service, Turn(OPEN_WIDE, expired, is_end=True))
 
 
 def _circuit(route: Route) -> Circuit:
