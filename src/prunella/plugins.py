@@ -97,14 +97,16 @@ class PlatformPlugin:
             can. None: there is nothing to reach.
         survey: what runs on it now that could be looked after. Raises ``TransientError`` or
             ``PermanentError`` when it cannot tell. None: it cannot know.
+
+    Both are given all the time there is, as no plugin reads it by itself.
     """
 
     kind: str
     spec: type[Spec]
     build: Callable[[Any, PlatformContext], Platform]
     can: tuple[ActionKind, ...] = (ActionKind.RESTART,)
-    reach: Callable[[], Awaitable[str]] | None = None
-    survey: Callable[[], Awaitable[Sequence[Draft]]] | None = None
+    reach: Callable[[Clock], Awaitable[str]] | None = None
+    survey: Callable[[Clock], Awaitable[Sequence[Draft]]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

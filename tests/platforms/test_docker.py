@@ -308,13 +308,13 @@ async def test_what_runs_can_be_surveyed_as_a_config_to_begin_with(
     await dock.docker("run", "-d", "--name", "quiet", "shop:1")
     await dock.docker("run", "-d", "--label", "com.docker.compose.project=p", "shop:1")
     assert PLUGIN.reach is not None
-    assert await PLUGIN.reach() == ""
+    assert await PLUGIN.reach(SystemClock()) == ""
     assert PLUGIN.survey is not None
-    quiet, shop = await PLUGIN.survey()
+    quiet, shop = await PLUGIN.survey(SystemClock())
     assert (quiet.id, quiet.section, list(quiet.probes)) == ("quiet", {"container": "quiet"}, [])
     assert shop.probes == ({"kind": "http", "url": f"http://127.0.0.1:{port}/"},)
     assert "restart: always" in shop.note
     probes()["http"].spec.model_validate({"url": shop.probes[0]["url"]})
     dock.proxy.cut()
     monkeypatch.setenv("DOCKER_HOST", "unix:///no/such.sock")
-    assert "is Docker running" in await PLUGIN.reach()
+    assert "is Docker running" in await PLUGIN.reach(SystemClock())

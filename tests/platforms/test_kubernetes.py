@@ -29,6 +29,9 @@ from prunella.core.model import (
     Verdict,
 )
 from prunella.errors import ConflictError, PermanentError, TransientError
+from prunella.platforms.kubernetes import PLUGIN
+from prunella.testing.clock import SimClock
+from prunella.testing.kube import FakeCluster
 
 E1 = Epoch(1)
 pytestmark = pytest.mark.timeout(200)
@@ -346,3 +349,17 @@ async def test_a_number_that_is_set_in_between_is_a_conflict(bed: Bed, tmp_path:
     await bed.change({"spec": {"replicas": 3}})
     with pytest.raises(ConflictError, match="there are to be 3 by now, not 1"):
         await platform.execute(scaled(1, 2), epoch=E1)
+
+
+async def test_a_look_around_has_no_other_time_than_what_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with FakeCluster() as fake:
+        monkeypatch.setenv("KUBECONFIG", str(fake.kubeconfig(tmp_path)))
+        assert PLUGIN.reach is not None
+        assert PLUGIN.survey is not None
+        clock = SimClock()
+        assert await PLUGIN.reach(clock) == ""
+        fake.throttle(1)  # to be waited out, which takes no time with this clock
+        assert await PLUGIN.survey(clock) == ()
+        assert clock.now() >= 1.0

@@ -13,6 +13,7 @@ import pytest
 
 from prunella.platforms._listeners import survey
 from prunella.plugins import Draft
+from prunella.runtime.clock import SystemClock
 from prunella.testing.site import PATIENCE_S, free_port, until
 
 # Listens where it is told, and forks a worker with the same sockets.
@@ -65,7 +66,7 @@ def found() -> Callable[[int], Awaitable[Draft]]:
     async def wait(port: int) -> Draft:
         async with asyncio.timeout(2 * PATIENCE_S):
             while True:
-                for draft in await survey():
+                for draft in await survey(SystemClock()):
                     if draft.id.endswith(f"-{port}"):
                         return draft
 
@@ -84,7 +85,7 @@ async def test_it_is_found_once_with_how_it_was_started(
     assert draft.section == {"command": [sys.executable, script, *words], "cwd": str(tmp_path)}
     assert draft.probes == [{"kind": "tcp", "port": one}, {"kind": "tcp", "port": other}]
     assert f"pid {process.pid}," in draft.note
-    ports = [probe["port"] for one in await survey() for probe in one.probes]
+    ports = [probe["port"] for one in await survey(SystemClock()) for probe in one.probes]
     assert (ports.count(one), ports.count(other)) == (1, 1), "its worker is no service"
 
 
@@ -114,7 +115,9 @@ async def test_what_a_prunella_runs_already_is_left_out(
     await asyncio.to_thread(_until_it_listens, ours)
     start(f"127.0.0.1:{other}")
     await found(other)
-    assert [draft.id for draft in await survey() if draft.id.endswith(f"-{ours}")] == []
+    assert [
+        draft.id for draft in await survey(SystemClock()) if draft.id.endswith(f"-{ours}")
+    ] == []
 
 
 def _until_it_listens(port: int) -> None:

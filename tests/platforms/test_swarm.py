@@ -271,9 +271,9 @@ async def test_services_can_be_surveyed(bed: SwarmBed, monkeypatch: pytest.Monke
     port = free_port()
     await bed.create("--publish", f"mode=host,published={port},target=80", replicas=1)
     assert PLUGIN.reach is not None
-    assert await PLUGIN.reach() == ""
+    assert await PLUGIN.reach(SystemClock()) == ""
     assert PLUGIN.survey is not None
-    (draft,) = await PLUGIN.survey()
+    (draft,) = await PLUGIN.survey(SystemClock())
     assert (draft.id, draft.section, draft.scale) == (
         "shop",
         {"service": "shop"},

@@ -127,7 +127,7 @@ async def test_what_runs_is_drafted_with_a_probe_of_the_port_that_it_listens_on(
     plugin = platforms()["systemd"]
     assert plugin.reach is not None
     assert plugin.survey is not None
-    assert await plugin.reach() == ""
+    assert await plugin.reach(SystemClock()) == ""
     port = free_port()
     await house.write(f"[Service]\nExecStart=/bin/busybox httpd -f -p 127.0.0.1:{port} -h /etc\n")
     await house.write(SLEEP + "Restart=always\n", "batch.service")
@@ -135,7 +135,7 @@ async def test_what_runs_is_drafted_with_a_probe_of_the_port_that_it_listens_on(
     await house.systemctl("start", "shop", "batch", "app@1", "app@2")
     await asyncio.to_thread(until, lambda: listens(port))
     batch, app, shop = sorted(
-        [draft for draft in await plugin.survey() if draft.id != "users"],
+        [draft for draft in await plugin.survey(SystemClock()) if draft.id != "users"],
         key=lambda draft: ["batch", "app", "shop"].index(draft.id),
     )
     assert (shop.section, shop.scale, shop.note) == ({"unit": "shop.service"}, {}, "")
@@ -154,9 +154,9 @@ async def test_a_machine_without_systemd_is_said_to_have_none(
     plugin = platforms()["systemd"]
     assert plugin.reach is not None
     assert plugin.survey is not None
-    assert "is systemd running?" in await plugin.reach()
+    assert "is systemd running?" in await plugin.reach(SystemClock())
     with pytest.raises(TransientError, match=r"is systemd running\?"):
-        await plugin.survey()
+        await plugin.survey(SystemClock())
 
 
 async def test_a_user_without_a_session_has_no_bus(

@@ -100,10 +100,12 @@ def _plugin(kind: str) -> PlatformPlugin:
 async def _survey(plugin: PlatformPlugin) -> Sequence[Draft]:
     import asyncio  # noqa: PLC0415 - slow
 
+    from prunella.runtime.clock import SystemClock  # noqa: PLC0415 - slow
+
     assert plugin.survey is not None, "`_plugin` takes no other"
     try:
         async with asyncio.timeout(_SURVEY_S):
-            return await plugin.survey()
+            return await plugin.survey(SystemClock())
     except TimeoutError:
         raise PrunellaError(f"{plugin.kind} did not answer within {_SURVEY_S:g} s") from None
 

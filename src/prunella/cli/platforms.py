@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from prunella.cli import _terminal
 from prunella.cli._options import Json
 from prunella.errors import PrunellaError
+
+if TYPE_CHECKING:
+    from prunella.plugins import PlatformPlugin
 
 _REACH_S = 3.0
 _COLUMNS = ("TYPE", "KIND", "CAN", "REACHABLE")
@@ -37,7 +40,7 @@ async def _look() -> list[dict[str, Any]]:
     from prunella.plugins import gateways, platforms, releases  # noqa: PLC0415
 
     plugins = [plugin for _, plugin in sorted(platforms().items())]
-    troubles = await asyncio.gather(*(_trouble(plugin.reach) for plugin in plugins))
+    troubles = await asyncio.gather(*(_trouble(plugin) for plugin in plugins))
     rollback = (ActionKind.ROLLBACK,)
     return [
         *(_told("platform", p.kind, p.can, t) for p, t in zip(plugins, troubles, strict=True)),
@@ -46,15 +49,17 @@ async def _look() -> list[dict[str, Any]]:
     ]
 
 
-async def _trouble(reach: Callable[[], Awaitable[str]] | None) -> str | None:
+async def _trouble(plugin: PlatformPlugin) -> str | None:
     """Why it cannot be reached, empty if it can; None: there is nothing to reach."""
     import asyncio  # noqa: PLC0415 - slow
 
-    if reach is None:
+    from prunella.runtime.clock import SystemClock  # noqa: PLC0415
+
+    if plugin.reach is None:
         return None
     try:
         async with asyncio.timeout(_REACH_S):
-            return await reach()
+            return await plugin.reach(SystemClock())
     except TimeoutError:
         return f"no answer within {_REACH_S:g} s"
     except PrunellaError as error:

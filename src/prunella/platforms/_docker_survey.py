@@ -10,6 +10,7 @@ from prunella.errors import PrunellaError
 from prunella.platforms._docker_api import DockerApi, EngineSpec, MissingError, address_of
 from prunella.platforms._docker_container import ASIDE, ORIGIN_LABEL, Container, read_container
 from prunella.plugins import Draft
+from prunella.ports import Clock
 
 PROJECT_LABEL = "com.docker.compose.project"
 SWARM_LABEL = "com.docker.swarm.service.id"
@@ -28,7 +29,7 @@ async def default_api() -> AsyncGenerator[DockerApi]:
         await api.close()
 
 
-async def reach() -> str:
+async def reach(_clock: Clock, /) -> str:
     """Why the default Engine cannot be reached; empty when it can."""
     async with default_api() as api:
         try:
@@ -52,7 +53,7 @@ async def running_containers(api: DockerApi) -> list[Container]:
     return sorted(found, key=lambda one: one.plain_name)
 
 
-async def survey_containers() -> Sequence[Draft]:
+async def survey_containers(_clock: Clock, /) -> Sequence[Draft]:
     """The containers that no Compose and no Swarm looks after."""
     async with default_api() as api:
         found = await running_containers(api)

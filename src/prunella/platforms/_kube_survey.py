@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import msgspec
 
-from prunella.core.model import Instant, Stamp
 from prunella.errors import PrunellaError, TransientError
 from prunella.kube.client import Cluster, ForbiddenError, MissingError
 from prunella.kube.kinds import HPA, Json, Kind
@@ -18,6 +16,7 @@ from prunella.platforms._kube_owners import foreign, keeper
 from prunella.platforms._kube_roster import access_to
 from prunella.platforms._kube_values import KINDS, Key, Scaler, Workload
 from prunella.plugins import Draft
+from prunella.ports import Clock
 
 T = TypeVar("T")
 
@@ -26,47 +25,29 @@ _PAGE = "500"
 _MORE = 2  # pods that a draft allows beyond those that are wanted
 
 
-class _Moment:
-    """A clock for one look around, which nobody has given us."""
-
-    boot = ""
-
-    def now(self) -> Instant:
-        return Instant(asyncio.get_running_loop().time())
-
-    def wall(self) -> datetime:
-        return datetime.now(UTC)  # noqa: TID251 - as above
-
-    def stamp(self) -> Stamp:
-        return Stamp(self.wall(), self.now(), self.boot)
-
-    async def sleep_until(self, at: Instant, /) -> None:
-        await asyncio.sleep(at - self.now())  # noqa: TID251 - as above
-
-
 @asynccontextmanager
-async def _default_cluster() -> AsyncGenerator[Cluster]:
+async def _default_cluster(clock: Clock) -> AsyncGenerator[Cluster]:
     """The one that is meant when a config names none. Raises: PermanentError: there is none."""
     access = await asyncio.to_thread(access_to, None, None)
-    cluster = Cluster(access, _Moment(), timeout_s=_PATIENCE_S)
+    cluster = Cluster(access, clock, timeout_s=_PATIENCE_S)
     try:
         yield cluster
     finally:
         await cluster.close()
 
 
-async def reach() -> str:
+async def reach(clock: Clock, /) -> str:
     try:
-        async with _default_cluster() as cluster:
+        async with _default_cluster(clock) as cluster:
             await cluster.ask("GET", "/version")
     except PrunellaError as error:
         return str(error)
     return ""
 
 
-async def survey() -> Sequence[Draft]:
+async def survey(clock: Clock, /) -> Sequence[Draft]:
     """All workloads of the context's namespace that no unknown controller owns."""
-    async with _default_cluster() as cluster:
+    async with _default_cluster(clock) as cluster:
         access = cluster.access
         section = {"namespace": access.namespace}
         if access.context:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prunella.plugins import Draft
+from prunella.ports import Clock
 
 if TYPE_CHECKING:
     import psutil
@@ -33,7 +34,7 @@ class _Listener(NamedTuple):
     sockets: frozenset[Address]
 
 
-async def survey() -> Sequence[Draft]:
+async def survey(_clock: Clock, /) -> Sequence[Draft]:
     """Processes of this user that listen on TCP ports, each with how it was started.
 
     Left out are those that Prunella runs already, Prunella itself, and whoever has only

@@ -16,7 +16,7 @@ from prunella.platforms._systemd_bus import MANAGER, Bus, address_of, path_of
 from prunella.platforms._systemd_state import NUMBERED, Unit
 from prunella.platforms._systemd_units import Units
 from prunella.plugins import Draft
-from prunella.ports import Remark
+from prunella.ports import Clock, Remark
 
 # What systemd and the machine need for themselves, and the sessions of users.
 _OWN = (
@@ -46,7 +46,7 @@ def permit(name: str, said: str) -> str:
     )
 
 
-async def reach() -> str:
+async def reach(_clock: Clock, /) -> str:
     """Why the systemd of this machine cannot be asked; empty if it can."""
     try:
         bus = await Bus.open(address_of("system"))
@@ -115,7 +115,7 @@ async def _rights(units: Units, name: str) -> tuple[Remark, ...]:
     return () if allowed else (Remark(permit(name, "unless a polkit rule allows just that")),)
 
 
-async def survey() -> Sequence[Draft]:
+async def survey(_clock: Clock, /) -> Sequence[Draft]:
     """The services that run on the systemd of this machine, other than its own.
 
     Raises:

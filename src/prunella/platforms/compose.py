@@ -32,6 +32,7 @@ from prunella.platforms._docker_survey import (
     running_containers,
 )
 from prunella.plugins import Draft, PlatformContext, PlatformPlugin
+from prunella.ports import Clock
 
 _SERVICE = "com.docker.compose.service"
 _NUMBER = "com.docker.compose.container-number"
@@ -114,7 +115,7 @@ class ComposePlatform(ContainerSet):
         super().__init__(crew, address_of(spec), context)
 
 
-async def _survey() -> Sequence[Draft]:
+async def _survey(_clock: Clock, /) -> Sequence[Draft]:
     async with default_api() as api:
         found = await running_containers(api)
 

@@ -29,7 +29,7 @@ from prunella.platforms._swarm_feed import EVERY, SwarmFeed
 from prunella.platforms._swarm_replicas import Replicas
 from prunella.platforms._swarm_values import Service, Spec, Task, forced, rolled_back, scaled
 from prunella.plugins import Draft, PlatformContext, PlatformPlugin
-from prunella.ports import Remark
+from prunella.ports import Clock, Remark
 
 _SCALING = (ActionKind.SCALE_UP, ActionKind.SCALE_DOWN)
 _CAN = (ActionKind.RESTART, *_SCALING, ActionKind.ROLLBACK)
@@ -259,7 +259,7 @@ class SwarmPlatform:
         return call_s + feed.service(self._name).replacement_s(call_s)
 
 
-async def _reach() -> str:
+async def _reach(_clock: Clock, /) -> str:
     async with default_api() as api:
         try:
             info = await api.get("info")
@@ -269,7 +269,7 @@ async def _reach() -> str:
     return "" if manages else "this node is no manager of a swarm"
 
 
-async def _survey() -> Sequence[Draft]:
+async def _survey(_clock: Clock, /) -> Sequence[Draft]:
     async with default_api() as api:
         services = [Service.model_validate(one) for one in await api.get("services")]
     return tuple(

@@ -15,7 +15,7 @@ from pydantic import Field
 from prunella.core.model import ActionKind, Epoch
 from prunella.errors import TransientError
 from prunella.plugins import Draft, PlatformContext, PlatformPlugin, ReleaseContext, ReleasePlugin
-from prunella.ports import Remark
+from prunella.ports import Clock, Remark
 from prunella.spec import ReleaseSpec, Spec
 from prunella.testing.platform import FakePlatform
 
@@ -98,11 +98,11 @@ def _remarks(spec: RemarkingSpec | RemarkingReleaseSpec) -> tuple[Remark, ...]:
     return (*warnings, *[Remark(words, fault=True) for words in spec.faults])
 
 
-async def _unreachable() -> str:
+async def _unreachable(_clock: Clock, /) -> str:
     return UNREACHABLE
 
 
-async def _survey() -> Sequence[Draft]:
+async def _survey(_clock: Clock, /) -> Sequence[Draft]:
     """Services with names and values that are awkward to write down."""
     return [
         Draft("shop", {"warnings": ["off", "1.0", "# no comment", "a: b", "{port}", " é\n"]}),
@@ -113,12 +113,12 @@ async def _survey() -> Sequence[Draft]:
     ]
 
 
-async def _mute() -> str:
+async def _mute(_clock: Clock, /) -> str:
     await asyncio.Event().wait()
     return ""
 
 
-async def _blind() -> Sequence[Draft]:
+async def _blind(_clock: Clock, /) -> Sequence[Draft]:
     raise TransientError("what runs on mute cannot be told")
 
 
