@@ -23,12 +23,12 @@ HEALING: Rights = {
     "deployments.apps/scale": "get patch",
     "statefulsets.apps/scale": "get patch",
     "horizontalpodautoscalers.autoscaling": f"{LOOK} patch",
-    "healingpolicies.prunella.dev": LOOK,
+    "healingpolicies.prunella.dev": "list watch",
     "healingpolicies.prunella.dev/status": "patch",
     "healingactions.prunella.dev": "create delete get list",
     "events": "create patch",
 }
-NODES: Rights = {"nodes": LOOK}
+NODES: Rights = {"nodes": "list watch"}
 CIRCUITS: Rights = {
     "httproutes.gateway.networking.k8s.io": f"{LOOK} patch",
     "virtualservices.networking.istio.io": f"{LOOK} patch",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from tests.operator.conftest import Bed, until
+from tests.operator.conftest import SOON, Bed, until
+from tests.real.kubernetes import deployment
 
 from prunella.core.model import Mode
 from prunella.kube.kinds import DEPLOYMENT, HEALING_POLICY, NAMESPACE
@@ -147,25 +148,18 @@ async def test_a_watch_that_cannot_tell_removes_nothing(fake_bed: Bed) -> None:
         await until(lambda: one.services() == set())
 
 
-async def test_a_namespace_that_is_gone_tells_nothing(fake_bed: Bed) -> None:
+async def test_a_namespace_that_is_deleted_takes_its_policies_with_it(fake_bed: Bed) -> None:
     bed, fake = fake_bed, fake_bed.fake
     assert fake is not None
-    await bed.deploy("web")
-    await bed.policy("web", target=TARGET)
-    async with bed.living() as one:
-        await bed.told("web", "Resolved", "Resolved")
-        policies = one.home._policies
-        assert policies is not None
-        for verb in ("list", "watch"):
-            fake.deny(verb, "healingpolicies")
-        fake.expire()
-        await until(lambda: policies._blind)
-        fake.drop(HEALING_POLICY, "web")
-        fake.drop(NAMESPACE, "default", "")
-        for verb in ("list", "watch"):
-            fake.allow(verb, "healingpolicies")
-        await until(lambda: "not found" in policies._blind.get("policies in default", ""))
-        assert one.services() == {"web"}
+    for name in ("shop", "other"):
+        fake.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}, "")
+        body = {"spec": {**SOON, "target": {"name": "web"}}, "metadata": {"name": "web"}}
+        await bed.cluster.create(HEALING_POLICY, body, name)
+        await bed.cluster.create(DEPLOYMENT, deployment("web", "web:1"), name)
+    async with bed.living(operator={"namespaces": ["shop", "other"]}) as one:
+        await until(lambda: one.services() == {"shop.web", "other.web"})
+        await bed.cluster.delete(NAMESPACE, "shop")
+        await until(lambda: one.services() == {"other.web"})
 
 
 @pytest.mark.parametrize("trouble", ["expired", "throttled", "cut"])

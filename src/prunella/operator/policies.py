@@ -22,8 +22,8 @@ from prunella.errors import (
     TransientError,
     UnknownServiceError,
 )
-from prunella.kube.client import ForbiddenError, MissingError
-from prunella.kube.kinds import HEALING_POLICY, NAMESPACE, Json, Object
+from prunella.kube.client import MissingError
+from prunella.kube.kinds import HEALING_POLICY, Json
 from prunella.kube.reflector import Reflector
 from prunella.kube.shared import SharedCluster
 from prunella.operator import pauses
@@ -70,7 +70,6 @@ class Policies:
         self._verdicts: list[Verdict] = []
         self._paused: dict[str, list[Pause]] = {}
         self._blind: dict[str, str] = {}
-        self._peopled: set[tuple[str, str]] = set()  # where there have been workloads of a kind
         self._written: dict[str, tuple[str, Json]] = {}
         self._turn = asyncio.Lock()
 
@@ -246,8 +245,6 @@ class Policies:
             reflector = self._watch(HEALING_POLICY, namespace, Policy)
             try:
                 await reflector.ready()
-                if not reflector.items and self._policies.get(namespace):
-                    await self._require_namespace(namespace)
             except (TransientError, PermanentError) as error:
                 self._cannot_tell(f"policies in {namespace or 'all namespaces'}", error)
             else:
@@ -261,11 +258,6 @@ class Policies:
         reflector = self._watch(KINDS[kind], "" if whole else namespace, Seen)
         try:
             await reflector.ready()
-            if reflector.items:
-                self._peopled.add((kind, namespace))
-            elif (kind, namespace) in self._peopled:
-                await self._require_namespace(namespace)
-                self._peopled.discard((kind, namespace))
         except (TransientError, PermanentError) as error:
             self._cannot_tell(f"{kind}s in {namespace}", error)
             return None
@@ -275,15 +267,6 @@ class Policies:
             for (where, name), one in reflector.items.items()
             if where == namespace
         }
-
-    async def _require_namespace(self, namespace: str) -> None:
-        """A namespace that is gone tells nothing of what was in it. Raises: MissingError."""
-        if not namespace:
-            return
-        try:
-            await self._cluster.read(NAMESPACE, namespace, "", Object)
-        except ForbiddenError:
-            return  # we may not know; so there is one
 
     def _cannot_tell(self, what: str, error: PrunellaError) -> None:
         if self._blind.get(what) != str(error):

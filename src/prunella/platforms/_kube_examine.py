@@ -9,6 +9,7 @@ from prunella.core.model import ActionKind
 from prunella.kube.kinds import HPA, NODE, POD, Kind
 from prunella.platforms._kube_owners import SCALING, foreign, objections
 from prunella.platforms._kube_roster import Roster
+from prunella.platforms._kube_scaler import changed_at
 from prunella.platforms._kube_values import KINDS, Key, edition_kind
 from prunella.platforms._kube_view import View
 from prunella.ports import Remark
@@ -68,6 +69,7 @@ def _needed(
     yield ActionKind.RESTART, restart
     yield ActionKind.ROLLBACK, (("patch", kind, ""), ("get", edition_kind(key.kind), ""))
     if view.scaler is not None:
-        yield SCALING[0], (("patch", HPA, ""), ("get", HPA, ""))
+        scaler, _, _ = changed_at(view.scaler)
+        yield SCALING[0], (("patch", scaler, ""), ("get", scaler, ""))
     else:
         yield SCALING[0], (("patch", kind, "scale"), ("get", kind, "scale"))

@@ -155,16 +155,20 @@ class Roster:
         """Nodes and autoscalers: good to know, and done without where we may not."""
         if self._is_complete:
             return
-        if self._nodes is None:
+        if self._nodes is None and await self._may_follow(NODE, ""):
             self._nodes = self._attach(NODE, Node, self._on_node, everywhere=True)
-        if self._scalers is None:
+        if self._scalers is None and await self._may_follow(HPA, self.namespace):
             self._scalers = self._attach(HPA, Scaler, self._on_scaler)
         for reflector in (self._nodes, self._scalers):
-            try:
-                await reflector.ready()
-            except (ForbiddenError, MissingError):
-                await reflector.close()
+            if reflector is not None:
+                try:
+                    await reflector.ready()
+                except (ForbiddenError, MissingError):
+                    await reflector.close()
         self._is_complete = True
+
+    async def _may_follow(self, kind: Kind, namespace: str) -> bool:
+        return all([await self.allowed(verb, kind, namespace) for verb in ("list", "watch")])
 
     def _attach(
         self,

@@ -21,6 +21,14 @@ _TRIES = 3
 _Change = Callable[[Json, Json, str], tuple[int | None, str | None]]
 
 
+def changed_at(scaler: Scaler) -> tuple[Kind, str, str]:
+    """Where its least number is set: the kind and name of the object, and the field."""
+    owner = scaler.metadata.owner
+    if owner is not None and owner.kind == _SCALED_OBJECT.name:
+        return _SCALED_OBJECT, owner.name, "minReplicaCount"
+    return HPA, scaler.metadata.name, "minReplicas"
+
+
 async def raised(cluster: SharedCluster, scaler: Scaler, present: int, wanted: int) -> None:
     """Have it keep at least so many pods.
 
@@ -61,10 +69,7 @@ async def lowered(cluster: SharedCluster, scaler: Scaler, present: int, wanted: 
 
 
 async def _changed(cluster: SharedCluster, scaler: Scaler, change: _Change) -> None:
-    owner = scaler.metadata.owner
-    kind, name, field = HPA, scaler.metadata.name, "minReplicas"
-    if owner is not None and owner.kind == _SCALED_OBJECT.name:
-        kind, name, field = _SCALED_OBJECT, owner.name, "minReplicaCount"
+    kind, name, field = changed_at(scaler)
     for _ in range(_TRIES):
         whole = await cluster.get(kind, name, scaler.metadata.namespace)
         metadata, spec = whole["metadata"], whole["spec"]

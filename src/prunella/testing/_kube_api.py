@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import msgspec
@@ -30,6 +30,25 @@ from prunella.testing._kube_refusals import (
 from prunella.testing._kube_select import at, part, selection
 from prunella.testing._kube_store import Store
 
+
+class Account:
+    """Who may do only what it is told, as pairs of a verb and a resource (`right`).
+
+    Attributes:
+        asked: what it has asked for, allowed or not.
+    """
+
+    def __init__(self, allowed: Iterable[tuple[str, str]]) -> None:
+        self.allowed = frozenset(allowed)
+        self.asked: set[tuple[str, str]] = set()
+
+
+def right(group: str, plural: str, sub: str = "") -> str:
+    """As ``pods/eviction`` and ``deployments.apps/scale``."""
+    whole = f"{plural}.{group}" if group else plural
+    return f"{whole}/{sub}" if sub else whole
+
+
 _VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 
@@ -37,6 +56,7 @@ class Api:
     """Reads and changes the objects of a store, one request at a time.
 
     Attributes:
+        accounts: those that may not do all, by their tokens.
         denied: pairs of a verb and a plural, with ``/`` and a subresource where that is meant.
         snapshot: what gets and lists are answered from, with its version; None: from the store.
     """
@@ -44,6 +64,7 @@ class Api:
     def __init__(self, store: Store, kinds: Kinds) -> None:
         self.store = store
         self.kinds = kinds
+        self.accounts: dict[str, Account] = {}
         self.denied: set[tuple[str, str]] = set()
         self.snapshot: tuple[int, Mapping[Key, Json]] | None = None
         self._pages: dict[str, tuple[str, list[Json]]] = {}
@@ -55,9 +76,23 @@ class Api:
             verb = "watch" if is_watch(request) else "list"
         if verb == "delete" and not place.name:
             verb = "deletecollection"
-        what = "/".join(filter(None, (place.kind.plural, place.sub)))
-        if (verb, what) in self.denied:
+        account = self._account(request)
+        if account is not None and place.kind != REVIEW:
+            account.asked.add((verb, right(place.kind.group, place.kind.plural, place.sub)))
+        if not self._allows(account, verb, place.kind.group, place.kind.plural, place.sub):
             raise forbidden(verb, place.kind, place.sub, place.namespace, place.name)
+
+    def _account(self, request: web.Request) -> Account | None:
+        return self.accounts.get(request.headers.get("Authorization", "").removeprefix("Bearer "))
+
+    def _allows(
+        self, account: Account | None, verb: str, group: str, plural: str, sub: str
+    ) -> bool:
+        if (verb, f"{plural}/{sub}" if sub else plural) in self.denied:
+            return False
+        if account is None or (group, plural) == (REVIEW.group, REVIEW.plural):
+            return True
+        return (verb, right(group, plural, sub)) in account.allowed
 
     async def answer(self, request: web.Request, place: Place) -> tuple[int, Json]:
         """The status and the body. Raises: Refused."""
@@ -68,7 +103,7 @@ class Api:
         if request.method == "GET":
             return 200, self.get(place) if place.name else self.list(request, place)
         if request.method == "POST":
-            return 201, self._post(place, body, _manager(request))
+            return 201, self._post(request, place, body)
         if not place.name:
             if request.method != "DELETE":
                 raise Refused(405, "MethodNotAllowed", "the server does not allow this method")
@@ -129,9 +164,9 @@ class Api:
 
     # Changing ----------------------------------------------------------------------------------
 
-    def _post(self, place: Place, body: Any, manager: str) -> Json:
+    def _post(self, request: web.Request, place: Place, body: Any) -> Json:
         if place.kind == REVIEW:
-            return self._review(body)
+            return self._review(self._account(request), body)
         if place.sub == "eviction":
             return self._evict(place, body or {})
         if place.name:
@@ -140,7 +175,7 @@ class Api:
         named = (item.get("apiVersion", place.kind.api_version), item.get("kind", place.kind.name))
         if named != (place.kind.api_version, place.kind.name):
             raise bad(f"the object provided is a {named[1]} of {named[0]}")
-        return self.create(place.kind, place.namespace, item, manager)
+        return self.create(place.kind, place.namespace, item, _manager(request))
 
     def create(
         self, kind: Kind, namespace: str, body: Json, manager: str, how: str = UPDATE
@@ -221,10 +256,12 @@ class Api:
 
     # Special -----------------------------------------------------------------------------------
 
-    def _review(self, body: Json) -> Json:
+    def _review(self, account: Account | None, body: Json) -> Json:
         asked = part(body, "spec.resourceAttributes")
-        what = "/".join(filter(None, (asked.get("resource", ""), asked.get("subresource", ""))))
-        allowed = (asked.get("verb"), what) not in self.denied
+        verb, group, plural, sub = (
+            str(asked.get(name, "")) for name in ("verb", "group", "resource", "subresource")
+        )
+        allowed = self._allows(account, verb, group, plural, sub)
         return {**body, "status": {"allowed": allowed}}
 
     def _evict(self, place: Place, body: Json) -> Json:

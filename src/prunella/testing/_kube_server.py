@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
@@ -13,7 +14,7 @@ from aiohttp import web
 from prunella.kube.access import Access
 from prunella.kube.kinds import Json
 from prunella.runtime.clock import SystemClock
-from prunella.testing._kube_api import Api, is_watch
+from prunella.testing._kube_api import Account, Api, is_watch
 from prunella.testing._kube_kinds import NAMESPACE, Kinds, Place, discovery
 from prunella.testing._kube_refusals import Refused
 from prunella.testing._kube_select import selection
@@ -71,19 +72,29 @@ class Server:
         """End all there is."""
         await self.stop()
 
-    def kubeconfig(self, folder: Path) -> Path:
-        """A new file in `folder`; the context is named ``fake``."""
-        path = folder / "kubeconfig"
+    def kubeconfig(self, folder: Path, token: str = "") -> Path:
+        """A new file in `folder`; the context is named ``fake``.
+
+        Args:
+            token: of an `account`; empty: of somebody who may do all.
+        """
+        path = folder / (f"kubeconfig-{token}" if token else "kubeconfig")
         config = {
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{"name": "fake", "cluster": {"server": self.access.server}}],
-            "users": [{"name": "tester", "user": {"token": "fake"}}],
+            "users": [{"name": "tester", "user": {"token": token or "fake"}}],
             "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "tester"}}],
             "current-context": "fake",
         }
         path.write_text(yaml.safe_dump(config))
         return path
+
+    def account(self, token: str, allowed: Iterable[tuple[str, str]]) -> Account:
+        """Somebody who may do only that: pairs such as ``("create", "pods/eviction")`` and
+        ``("get", "deployments.apps/scale")``, in every namespace.
+        """
+        return self._api.accounts.setdefault(token, Account(allowed))
 
     @property
     def watches(self) -> int:

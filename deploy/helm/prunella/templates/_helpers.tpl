@@ -79,7 +79,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [get, list, watch, patch]
 - apiGroups: [prunella.dev]
   resources: [healingpolicies]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [prunella.dev]
   resources: [healingpolicies/status]
   verbs: [patch]
