@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from functools import partial
@@ -18,13 +19,14 @@ from tests.real.kubernetes import Kubernetes, deployment
 
 from prunella.core.model import Action, ActionKind, Epoch, ServiceId
 from prunella.core.traffic import OPEN_WIDE, Valve
-from prunella.errors import ConflictError
+from prunella.errors import PrunellaError
 from prunella.kube.client import Cluster
 from prunella.kube.kinds import (
     DEPLOYMENT,
     HEALING_ACTION,
     HTTP_ROUTE,
     LEASE,
+    POD,
     VIRTUAL_SERVICE,
     Kind,
 )
@@ -57,6 +59,15 @@ def people(fake: FakeCluster, folder: Path) -> Kubernetes:
     return Kubernetes(fake.kubeconfig(folder))
 
 
+async def too_late(fake: FakeCluster, change: Awaitable[None], act: Awaitable[None]) -> None:
+    """Something is done to what somebody has changed, of which nothing was told."""
+    fake.stale()
+    await change
+    with suppress(PrunellaError):
+        await act
+    fake.fresh()
+
+
 async def heals(fake: FakeCluster, folder: Path, kind: str) -> None:
     """Every action; each also where somebody has changed what it is done to in between."""
     async with AsyncExitStack() as stack:
@@ -64,30 +75,31 @@ async def heals(fake: FakeCluster, folder: Path, kind: str) -> None:
         ours = {"kubeconfig": fake.kubeconfig(folder, TOKEN), "kind": kind}
         await bed.apply(kind, replicas=1)
         platform = bed.platform(folder, **ours)
-        status = await until(platform, lambda now: len(now.instances) == 1)
-        (pod,) = await bed.pods()
-        fake.skip(1)
+        good = await until(platform, lambda now: len(now.instances) == 1)
         noted = {"metadata": {"annotations": {"note": "of a person"}}}
-        fake.put({**pod, **noted, "metadata": {**pod["metadata"], **noted["metadata"]}})
-        await platform.execute(restart_of(status.instances[0]), epoch=E1)
+        path = POD.path("default", (await bed.pods())[0]["metadata"]["name"])
+        annotated = asyncio.to_thread(bed.cluster.merge, path, noted)
+        restart = restart_of(good.instances[0])
+        await too_late(fake, _done(annotated), platform.execute(restart, epoch=E1))
+        await platform.execute(restart, epoch=E1)
         rolling = bed.platform(folder, **ours, restart="rollout")
         await rolling.observe()
-        fake.skip(1)
-        await bed.change(noted, kind)
-        await rolling.execute(Action(ActionKind.RESTART, SHOP), epoch=E1)
-        good = await until(platform, lambda now: len(now.instances) == 1)
+        whole = Action(ActionKind.RESTART, SHOP)
+        await too_late(fake, bed.change(noted, kind), rolling.execute(whole, epoch=E1))
         await bed.deploy("shop:2", kind)
         bad = await until(platform, lambda now: now.revision != good.revision)
         await platform.execute(rollback(good.revision, bad.revision), epoch=E1)
         await platform.testimony(None)
         await platform.examine()
-        if kind == "DaemonSet":
-            return
-        await platform.execute(scaled(1, 2), epoch=E1)
-        fake.skip(1)
-        await bed.change({"spec": {"replicas": 3}}, kind)
-        with suppress(ConflictError):
-            await platform.execute(scaled(2, 4), epoch=E1)
+        if kind != "DaemonSet":
+            await platform.execute(scaled(1, 2), epoch=E1)
+            more = {"spec": {"replicas": 3}}
+            up = platform.execute(scaled(2, 4), epoch=E1)
+            await too_late(fake, bed.change(more, kind), up)
+
+
+async def _done(work: Awaitable[object]) -> None:
+    await work
 
 
 async def scales(fake: FakeCluster, folder: Path) -> None:
@@ -164,7 +176,7 @@ async def lives(fake: FakeCluster, folder: Path, monkeypatch: pytest.MonkeyPatch
     kind = {"apiVersion": HEALING_ACTION.api_version, "kind": HEALING_ACTION.name}
     for number in range(20):
         fake.put({**kind, "metadata": {"name": f"default.web-{number}"}, "spec": of_another})
-    async with house.living(operator={"history": 1, "lease_ttl": "30s"}) as one:
+    async with house.living(operator={"history": 1, "lease_ttl": "9s"}) as one:
         await house.told("web", "Healthy", "Well")
         for _ in range(2):
             await one.healing.force_heal(
