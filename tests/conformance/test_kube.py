@@ -301,3 +301,56 @@ async def test_who_applies_says_who_it_is(api: Api) -> None:
     status, refusal = await api.ask("PATCH", api.path(CONFIG_MAPS, "a"), body, APPLY)
     assert status in {400, 422}
     assert "fieldManager" in refusal["message"]
+
+
+# What is only rehearsed ------------------------------------------------------------------------
+
+
+async def test_what_is_rehearsed_is_answered_and_not_done(api: Api) -> None:
+    made = await api.make(CONFIG_MAPS, config_map("there", key="1"))
+    version_, there = made["metadata"]["resourceVersion"], api.path(CONFIG_MAPS, "there")
+    dry = "?dryRun=All"
+    async with api.watch(CONFIG_MAPS, f"resourceVersion={version_}") as watch:
+        new = await api.good("POST", api.path(CONFIG_MAPS) + dry, config_map("new", key="1"))
+        assert new["metadata"]["uid"]
+        other = {"data": {"key": "2"}}
+        assert (await api.good("PATCH", there + dry, other, MERGE))["data"] == {"key": "2"}
+        whole = {**made, **other}
+        assert (await api.good("PUT", there + dry, whole))["data"] == {"key": "2"}
+        await api.good("DELETE", there + dry)
+        await api.good(
+            "DELETE", there, {"kind": "DeleteOptions", "apiVersion": "v1", "dryRun": ["All"]}
+        )
+        assert await api.read(CONFIG_MAPS, "there") == made
+        assert (await api.ask("GET", api.path(CONFIG_MAPS, "new")))[0] == 404
+        await api.make(CONFIG_MAPS, config_map("last", key="1"))
+        assert await watch.told() == ("ADDED", "last")
+
+
+async def test_what_would_be_refused_is_refused_in_a_rehearsal(api: Api) -> None:
+    await api.make(CONFIG_MAPS, config_map("there", key="1"))
+    dry = "?dryRun=All"
+    status, refusal = await api.ask(
+        "POST", api.path(CONFIG_MAPS) + dry, config_map("there", key="1")
+    )
+    assert (status, refusal["reason"]) == (409, "AlreadyExists")
+    old = {"metadata": {"resourceVersion": "1"}}
+    assert (await api.ask("PATCH", api.path(CONFIG_MAPS, "there") + dry, old, MERGE))[0] == 409
+    assert (await api.ask("DELETE", api.path(CONFIG_MAPS, "nothing") + dry))[0] == 404
+    status, refusal = await api.ask("DELETE", api.path(CONFIG_MAPS, "there") + "?dryRun=Some")
+    assert (status, refusal["reason"]) == (422, "Invalid")
+    assert 'dryRun: Unsupported value: ["Some"]' in refusal["message"]
+
+
+async def test_an_eviction_is_rehearsed(api: Api) -> None:
+    made = await api.make(PODS, pod("one"))
+    body = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": "one"},
+        "deleteOptions": {"dryRun": ["All"]},
+    }
+    await api.good("POST", api.path(PODS, "one") + "/eviction", body)
+    found = await api.read(PODS, "one")
+    assert found["metadata"]["uid"] == made["metadata"]["uid"]
+    assert "deletionTimestamp" not in found["metadata"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import aiohttp
 import pytest
 from tests.kube.worlds import eventually
 
@@ -263,3 +264,18 @@ async def test_a_pod_moves_to_a_node_that_is_ready(fake: FakeCluster) -> None:
         return found == ("node2", "Running")
 
     await eventually(placed)
+
+
+async def test_it_is_gone_at_once_whoever_follows_it(fake: FakeCluster) -> None:
+    watch = fake.access.server + POD.path("default") + "?watch=true"
+    async with aiohttp.ClientSession() as session, session.get(watch) as patient:
+        fake.freeze()
+        asking = asyncio.create_task(session.get(fake.access.server + "/version"))
+        await eventually(lambda: asyncio.sleep(0, ("GET", "/version") in fake.requests))
+        async with asyncio.timeout(5):  # else it waits for those who follow it
+            await fake.stop()
+        with pytest.raises(aiohttp.ClientError):
+            await asking
+        with pytest.raises(aiohttp.ClientError):
+            await patient.content.read()
+    fake.thaw()

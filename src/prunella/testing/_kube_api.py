@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from prunella.kube.kinds import POD, Json, Kind
 from prunella.testing._kube_apply import APPLY, UPDATE, applied, fields, owned, updated
 from prunella.testing._kube_budget import forbid_eviction
 from prunella.testing._kube_fill import filled, scale_of
-from prunella.testing._kube_kinds import CRD, NAMESPACE, REVIEW, Kinds, Place
+from prunella.testing._kube_kinds import NAMESPACE, REVIEW, Kinds, Place
 from prunella.testing._kube_patch import merged, patched
 from prunella.testing._kube_protobuf import CONTENT as PROTOBUF
 from prunella.testing._kube_protobuf import decoded
@@ -99,9 +100,15 @@ class Api:
         body = await _body(request)
         if request.method in {"POST", "PUT"} and not isinstance(body, dict):
             raise bad("the body is no object")
-        options = cast("Json", body or {})
         if request.method == "GET":
             return 200, self.get(place) if place.name else self.list(request, place)
+        if not _is_rehearsal(request, place, body):
+            return self._write(request, place, body)
+        with self.store.rehearsed():
+            return self._write(request, place, body)
+
+    def _write(self, request: web.Request, place: Place, body: Any) -> tuple[int, Json]:
+        options = cast("Json", body or {})
         if request.method == "POST":
             return 201, self._post(request, place, body)
         if not place.name:
@@ -186,10 +193,7 @@ class Api:
         if self.kinds.has_status(kind):
             body = {name: value for name, value in body.items() if name != "status"}
         whole = owned(filled(kind, body), fields(body), manager, how)
-        made = self.store.create(kind, namespace, whole)
-        if kind == CRD:
-            self.kinds.define(made)
-        return made
+        return self.store.create(kind, namespace, whole)
 
     def _change(self, request: web.Request, place: Place, body: Any) -> tuple[int, Json]:
         key, content = place.key, request.content_type
@@ -211,8 +215,6 @@ class Api:
         whole = self._whole(place, old, new)
         whole = whole if whole_apply else updated(old, whole, manager)
         done = self.store.replace(key, whole, wanted=place.sub != "status")
-        if place.kind == CRD:
-            self.kinds.define(done)
         return 200, scale_of(done) if place.sub == "scale" else done
 
     def _whole(self, place: Place, old: Json, new: Json) -> Json:
@@ -248,10 +250,7 @@ class Api:
                     self.store.remove(one)
         if key.plural == "pods" and options.get("gracePeriodSeconds") != 0:
             return self.store.mark(key, options.get("gracePeriodSeconds", 30))
-        removed = self.store.remove(key)
-        if place.kind == CRD:
-            spec = removed["spec"]
-            self.kinds.undefine(spec["group"], spec["names"]["plural"])
+        self.store.remove(key)
         return {"kind": "Status", "apiVersion": "v1", "status": "Success", "code": 200}
 
     # Special -----------------------------------------------------------------------------------
@@ -286,6 +285,19 @@ async def _body(request: web.Request) -> Any:
 
 def is_watch(request: web.Request) -> bool:
     return request.query.get("watch") in {"true", "1"}
+
+
+def _is_rehearsal(request: web.Request, place: Place, body: Any) -> bool:
+    """Whether it is to be answered as usual, and not to be done. Raises: Refused."""
+    asked: list[str] = [*request.query.getall("dryRun", ())]
+    if isinstance(body, dict) and request.method == "DELETE":
+        asked += cast("Json", body).get("dryRun") or ()
+    elif isinstance(body, dict) and place.sub == "eviction":
+        asked += part(cast("Json", body), "deleteOptions").get("dryRun") or ()
+    if any(one != "All" for one in asked):
+        words = f'dryRun: Unsupported value: {json.dumps(asked)}: supported values: "All"'
+        raise Refused(422, "Invalid", f'Options.meta.k8s.io "" is invalid: {words}')
+    return bool(asked)
 
 
 def _manager(request: web.Request) -> str:

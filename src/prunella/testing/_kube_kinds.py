@@ -98,6 +98,15 @@ class Kinds:
             if "scale" in subs:
                 self._scalable.add(names["plural"])
 
+    def react(self, key: Key, old: Json | None, new: Json | None) -> None:
+        """Know what CustomResourceDefinitions there are."""
+        if key.kind != (CRD.group, CRD.plural):
+            return
+        if old is not None:
+            self.undefine(old["spec"]["group"], old["spec"]["names"]["plural"])
+        if new is not None:
+            self.define(new)
+
     def undefine(self, group: str, plural: str) -> None:
         for key in [one for one in self._known if one[0] == group and one[2] == plural]:
             del self._known[key]

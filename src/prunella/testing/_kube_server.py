@@ -41,6 +41,7 @@ class Server:
         self._kinds = Kinds()
         self._api = Api(self._store, self._kinds)
         self._watches = Watches(self._store)
+        self._store.reactors.append(self._kinds.react)
         self._thawed = asyncio.Event()
         self._thawed.set()
         self._throttled = self._lost = 0
@@ -63,10 +64,17 @@ class Server:
         await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
 
     async def stop(self) -> None:
-        """Close the port and all connections; what it holds is kept for `start`."""
+        """Close the port and all connections at once; what it holds is kept for `start`."""
         runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
+        if runner is None:
+            return
+        for site in [*runner.sites]:
+            await site.stop()
+        assert runner.server is not None, "it has been started"
+        for connection in runner.server.connections:  # else watches are waited for
+            if connection.transport is not None:
+                connection.transport.abort()
+        await runner.cleanup()
 
     async def close(self) -> None:
         """End all there is."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 import secrets
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from typing import NamedTuple
 
@@ -53,6 +54,7 @@ class Store:
         self._wall = wall
         self._of_kind: dict[tuple[str, str], dict[Key, Json]] = {}
         self._owned: dict[str, dict[Key, Json]] = {}
+        self._is_rehearsal = False
         self._untold: dict[Key, Json | None] = {}
 
     def now(self) -> str:
@@ -152,6 +154,20 @@ class Store:
     def since(self, version: int) -> list[Change]:
         return [one for one in self.history if one.version > version]
 
+    @contextmanager
+    def rehearsed(self) -> Generator[None]:
+        """Within, changes are made that nobody is told of, and at the end none has been made."""
+        kept = self.version, dict(self.objects)
+        of_kind = {kind: dict(items) for kind, items in self._of_kind.items()}
+        owned = {uid: dict(items) for uid, items in self._owned.items()}
+        self._is_rehearsal = True
+        try:
+            yield
+        finally:
+            self._is_rehearsal = False
+            self.version, self.objects = kept
+            self._of_kind, self._owned = of_kind, owned
+
     # How ---------------------------------------------------------------------------------------
 
     def _put(self, key: Key, new: Json) -> Json:
@@ -166,7 +182,7 @@ class Store:
         return new
 
     def _react(self, key: Key, old: Json | None, new: Json | None) -> None:
-        for reactor in self.reactors:
+        for reactor in () if self._is_rehearsal else self.reactors:
             reactor(key, old, new)
 
     def _own(self, key: Key, old: Json | None, new: Json | None) -> None:
@@ -177,6 +193,8 @@ class Store:
                 self._owned.setdefault(uid, {})[key] = new
 
     def _tell(self, key: Key, old: Json | None, new: Json | None, last: Json) -> None:
+        if self._is_rehearsal:
+            return
         if self.skipped:
             self.skipped -= 1
             self._untold.setdefault(key, old)
