@@ -71,3 +71,27 @@ def test_a_disk_that_fills_up_meanwhile_is_noted_only(kind: str, small_disk: Pat
     (small_disk / "filler").unlink()
     undo()
     assert path.read_text() == old
+
+
+@pytest.mark.parametrize("kind", ["envoy", "nginx"])
+def test_what_can_be_put_back_is_and_all_else_is_named(kind: str, tmp_path: Path) -> None:
+    names = ["a", "b", "c", "d"]
+    for name in names:
+        (tmp_path / name).write_text("old")
+    if kind == "envoy":
+        files = Files(tmp_path)
+        undo = partial(files.put_back, files.write(dict.fromkeys(names, "new")))
+    else:
+        paths = [tmp_path / name for name in names]
+        undo = partial(nginx.put_back, nginx.contents(paths))
+        for path in paths:
+            nginx.write(path, b"new")
+    for name in ("a", "c"):  # no file can take its place
+        (tmp_path / name).unlink()
+        (tmp_path / name).mkdir()
+    with pytest.raises(TransientError) as caught, undone_by(undo):
+        raise TransientError("first")
+    assert [(tmp_path / name).read_text() for name in ("b", "d")] == ["old", "old"]
+    (noted,) = caught.value.__notes__
+    assert str(tmp_path / "a") in noted
+    assert str(tmp_path / "c") in noted

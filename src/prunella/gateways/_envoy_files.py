@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from prunella.errors import PermanentError, TransientError
-from prunella.gateways._undo import undone_by
+from prunella.gateways._undo import all_done, undone_by
 
 _FOR_GOOD = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR})
 
@@ -64,9 +64,17 @@ class Files:
         return before
 
     def put_back(self, before: Mapping[str, str | None]) -> None:
-        for name, text in before.items():
+        """Make files what they were, as far as that can be done.
+
+        Raises: TransientError: it names all that could not be.
+        """
+        all_done(partial(self._put_back, name, text) for name, text in before.items())
+
+    def _put_back(self, name: str, text: str | None) -> None:
+        path = self.folder / name
+        with _explained(path):
             if text is None:
-                (self.folder / name).unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
             else:
                 draft, path = self._draft(name, text)
                 draft.replace(path)

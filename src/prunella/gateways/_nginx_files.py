@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from prunella.errors import PermanentError, TransientError
-from prunella.gateways._undo import undone_by
+from prunella.gateways._undo import all_done, undone_by
 
 _HEAD = "# Written by Prunella ({}): a change by hand is seen, and left as it is.\n"
 _FOR_GOOD = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR})
@@ -74,10 +74,19 @@ def contents(paths: Iterable[Path]) -> Mapping[Path, bytes | None]:
 
 
 def put_back(before: Mapping[Path, bytes | None]) -> None:
-    """Make files what they were; those that are that already are not written."""
-    for path, content in before.items():
-        if content is None:
-            with explained(f"cannot remove {path}"):
-                path.unlink(missing_ok=True)
-        elif not path.exists() or path.read_bytes() != content:
-            write(path, content)
+    """Make files what they were, as far as that can be done; those that are so are not written.
+
+    Raises: TransientError: it names all that could not be.
+    """
+    all_done(partial(_put_back, path, content) for path, content in before.items())
+
+
+def _put_back(path: Path, content: bytes | None) -> None:
+    if content is None:
+        with explained(f"cannot remove {path}"):
+            path.unlink(missing_ok=True)
+        return
+    with explained(f"cannot read {path}"):
+        is_so = path.exists() and path.read_bytes() == content
+    if not is_so:
+        write(path, content)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 
-from prunella.errors import PrunellaError
+from prunella.errors import PrunellaError, TransientError
 
 
 @contextmanager
@@ -22,3 +22,18 @@ def undone_by(undo: Callable[[], None]) -> Generator[None]:
         except (PrunellaError, OSError) as trouble:
             error.add_note(f"it could not be undone either: {trouble}")
         raise
+
+
+def all_done(steps: Iterable[Callable[[], None]]) -> None:
+    """Take every step, also after one has failed.
+
+    Raises: TransientError: with the words of all that have failed.
+    """
+    troubles: list[str] = []
+    for step in steps:
+        try:
+            step()
+        except (PrunellaError, OSError) as trouble:
+            troubles.append(str(trouble))
+    if troubles:
+        raise TransientError("; ".join(troubles))
