@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 from tests.conformance.gateways import SERVICE, context
 from tests.real import haproxy as real
 from tests.real.haproxy import HAProxy
@@ -154,6 +155,36 @@ async def test_lines_of_others_and_garbage_are_passed_over(scene: Scene) -> None
     assert (await read(gateway)).traffic.p50_s is None
     await scene.ask(1)
     await scene.told(gateway)
+    await gateway.close()
+
+
+async def test_lines_of_another_format_are_counted_and_told_once(scene: Scene) -> None:
+    gateway = await scene.gateway()
+    await read(gateway)
+
+    async def complaints() -> list[str]:
+        return [one.message for one in await gateway.examine() if "be read" in one.message]
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other, capture_logs() as logged:
+        other.connect(str(scene.log))
+        for _ in range(30):
+            other.send(b"1.2.3.4:5 [25/Nov/2026:10:00:00] edge shop/<NOSRV> 0/-1/-1/-1/0 503 0 ")
+        for _ in range(5):
+            other.send(b"Server shop/a is DOWN, reason: Layer4 connection problem")
+        await scene.ask(1)
+        await scene.told(gateway)  # so those before it have been read
+        assert await complaints() == []
+        async with asyncio.timeout(30):
+            while not (found := await complaints()):
+                other.send(b"1.2.3.4:5 GET / 200 5ms")
+                await asyncio.sleep(0.01)
+            for _ in range(100):
+                other.send(b"1.2.3.4:5 GET / 200 5ms")
+            while (await complaints())[0] == found[0]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert "`option httplog`" in found[0]
+        assert "such as '1.2.3.4:5 GET / 200 5ms'" in found[0]
+        assert [one["event"] for one in logged] == ["no-times-from-haproxy"]
     await gateway.close()
 
 

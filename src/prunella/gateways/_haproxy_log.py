@@ -28,6 +28,10 @@ _LINE_BYTES = 1024  # of a line; what is sought stands near its begin
 _AT_ONCE = 512  # lines: as many as the kernel keeps
 _PAUSE_S = 0.03  # between two looks: a wake-up for each line costs more than the line
 _MODE = 0o622  # HAProxy may be anybody, and may write only
+# Of one that came to no server, in that format or in that of `option tcplog`.
+_UNTIMED = re.compile(rb" [^ /]+/[^ /]+ (-?\d+/){2,4}\+?-?\d+ -?\d+ ")
+_SAMPLE = 80  # bytes of a line that is shown
+_MANY = 20  # lines: HAProxy tells of itself there as well, now and then
 # ` backend/server TR/Tw/Tc/Tr/Ta status `, as in the format of `option httplog`, in milliseconds
 _TIMED = re.compile(rb" ([^ /]+)/([^ /]+) -?\d+/(\d+)/(\d+)/(\d+)/\+?\d+ \d+ ")
 
@@ -47,6 +51,9 @@ class TimesLog:
         self._times: dict[tuple[bytes, bytes], tuple[Times, ...]] = {}
         self._known: dict[tuple[str, str], Times] = {}
         self._trouble = ""
+        self._read_count = self._unread_count = 0
+        self._was_told = False
+        self._unread = b""  # the last such line
 
     def open(self, backends: Mapping[str, Collection[str]]) -> None:
         """Read lines from now on, of these backends and their servers by name.
@@ -96,6 +103,16 @@ class TimesLog:
             "no percentiles until then"
         )
 
+    def unread(self) -> str:
+        """Why most of what comes cannot be read; empty: it can, or little has come."""
+        if self._unread_count < max(_MANY, self._read_count):
+            return ""
+        return (
+            f"{self._unread_count} of {self._read_count + self._unread_count} lines at {self.path} "
+            f"could not be read, such as {self._unread.decode(errors='replace')!r}: there are no "
+            "percentiles without `option httplog`"
+        )
+
     def timed(self, flow: Flow, backend: str, server: str = "") -> Flow:
         """A reading with the percentiles of the backend, or of one server of it."""
         at = flow.traffic.at
@@ -132,11 +149,21 @@ class TimesLog:
     def _take(self, line: bytes, at: Instant) -> None:
         found = _TIMED.search(line)
         if found is None:
-            return  # a connection, a request that came to no server, or another's line
+            if not _UNTIMED.search(line):
+                self._complain(line)
+            return
+        self._read_count += 1
         backend, server, *waits_ms = found.groups()
         took_s = sum(map(int, waits_ms)) / 1000
         for times in self._times.get((backend, server), ()):
             times.add(at, took_s, 1)
+
+    def _complain(self, line: bytes) -> None:
+        """Count it, and say so once: anybody may send as many as they want."""
+        self._unread, self._unread_count = line[:_SAMPLE], self._unread_count + 1
+        if not self._was_told and (trouble := self.unread()):
+            self._was_told = True
+            _log.warning("no-times-from-haproxy", trouble=trouble)
 
 
 def trouble_at(path: Path) -> str:

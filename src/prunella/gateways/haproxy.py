@@ -185,6 +185,8 @@ class HAProxyGateway:
             return [*remarks, Remark(trouble, fault=True)]
         if elsewhere := self._log.elsewhere():
             return [*remarks, Remark(elsewhere)]
+        if unread := self._log.unread():
+            return [*remarks, Remark(unread)]
         return remarks
 
     async def close(self) -> None:
