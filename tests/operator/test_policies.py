@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from typing import Any
+
 import pytest
 import yaml
 from tests.operator.conftest import SOON, Bed, until
 from tests.real.kubernetes import deployment
 
 from prunella.core.model import Mode
+from prunella.kube.access import access
 from prunella.kube.kinds import DEPLOYMENT, HEALING_POLICY, NAMESPACE
+from prunella.kube.shared import cluster_at, leave
 from prunella.operator.drafts import written
+from prunella.operator.policies import Policies
+from prunella.operator.resolve import Resolver, Verdict
 from prunella.plugins import Draft
+from prunella.runtime.clock import SystemClock
 
 TARGET = {"kind": "Deployment", "name": "web"}
 WEB = {"kind": "Deployment", "matchLabels": {"tier": "web"}}
@@ -228,3 +237,24 @@ async def test_an_end_that_cannot_be_read_is_none(fake_bed: Bed) -> None:
         said = await bed.told("web", "Paused", "Annotation")
         assert "'tomorrow' is no time such as 2026-01-31T18:00:00Z" in said
         assert await one.holds() == {"annotation:Deployment/web": ("x", False)}
+
+
+class Beside(Resolver):
+    """One that only goes on when the event loop has."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def resolve(self, *of: Any) -> list[Verdict]:
+        went_on = threading.Event()
+        self.loop.call_soon_threadsafe(went_on.set)
+        assert went_on.wait(10), "the event loop stands still meanwhile"
+        return super().resolve(*of)
+
+
+async def test_healing_goes_on_while_policies_are_resolved(fake_bed: Bed) -> None:
+    async with fake_bed.living() as one:
+        cluster = cluster_at(access(), SystemClock())
+        resolver = Beside(one.config, observe=False)
+        resolver.loop = asyncio.get_running_loop()
+        await Policies(cluster, one.healing, SystemClock(), resolver).take_file(one.config)
+        await leave(cluster)

@@ -163,16 +163,18 @@ class Policies:
             if (kind := kinds_of(spec)) is not None
         }
         workloads = {key: await self._read_workloads(*key) for key in sorted(wanted)}
-        verdicts = self._resolver.resolve(policies, workloads)
+        verdicts = await asyncio.to_thread(self._resolver.resolve, policies, workloads)
         if not await self._all_can_be_built(verdicts):
-            verdicts = self._resolver.resolve(policies, workloads)
+            verdicts = await asyncio.to_thread(self._resolver.resolve, policies, workloads)
         return verdicts
 
     async def _all_can_be_built(self, verdicts: Iterable[Verdict]) -> bool:
         config = self._healing.config
         assert config is not None, "it is a configured one"
         can = True
-        for verdict in verdicts:
+        for number, verdict in enumerate(verdicts):
+            if number % _AT_ONCE == 0:
+                await self._sleep(0)  # healing comes first
             for id_, (_, service) in verdict.services.items():
                 if config.services.get(id_) == service:
                     continue

@@ -91,6 +91,8 @@ class Resolver:
     ) -> list[Verdict]:
         """What each policy comes to, the oldest first.
 
+        Nothing is waited for, and a thousand policies take their time: not for an event loop.
+
         Args:
             workloads: by kind and namespace, and then by name; None: nobody can tell now.
         """
@@ -147,7 +149,10 @@ class Resolver:
         if key not in self._judged:
             try:
                 kind, name, _ = _aim(spec)
-                self._service(Workload(kind, namespace, name or "any"), spec)
+                target = Workload(kind, namespace, name or "any")
+                made = self._service(target, spec)
+                if name:
+                    self._made[uid, generation, target.of] = made
             except (Unfit, ConfigFaults) as error:
                 self._judged[key] = str(error)
             else:
