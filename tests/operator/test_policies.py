@@ -256,5 +256,7 @@ async def test_healing_goes_on_while_policies_are_resolved(fake_bed: Bed) -> Non
         cluster = cluster_at(access(), SystemClock())
         resolver = Beside(one.config, observe=False)
         resolver.loop = asyncio.get_running_loop()
-        await Policies(cluster, one.healing, SystemClock(), resolver).take_file(one.config)
-        await leave(cluster)
+        try:
+            await Policies(cluster, one.healing, SystemClock(), resolver).take_file(one.config)
+        finally:
+            await leave(cluster)

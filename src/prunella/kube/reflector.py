@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
+from prunella.contact import Contact
 from prunella.core.model import Instant
 from prunella.errors import PermanentError, PrunellaError, TransientError
 from prunella.kube.client import Cluster, ExpiredError, Refusal
@@ -22,7 +23,6 @@ from prunella.kube.kinds import Kind, Object, Struct
 T = TypeVar("T", bound=Object)
 Key = tuple[str, str]  # namespace and name
 
-_FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 5.0
 _PAGE = 500
 _WATCH_S = 290
@@ -50,9 +50,9 @@ class Reflector(Generic[T]):
         self._items: dict[Key, T] = {}
         self._version = ""
         self._listeners: list[Callable[[T | None, T | None], None]] = []
-        self._task: asyncio.Task[None] | None = None
-        self._settled = asyncio.Event()  # the present try to connect has succeeded or failed
-        self._trouble: PrunellaError | None = None
+        self._contact = Contact(
+            cluster.clock, cluster.name, self._converse, longest_pause_s=_LONGEST_PAUSE_S
+        )
         self._heard_at = cluster.clock.now()
 
     @property
@@ -77,48 +77,10 @@ class Reflector(Generic[T]):
             TransientError: the server cannot be reached, or has fallen silent.
             PermanentError: it refuses: no such kind, or not allowed.
         """
-        if self._task is None:
-            self._task = asyncio.create_task(self._attend())
-        if not self._settled.is_set():
-            waits = [asyncio.create_task(self._settled.wait()), self._task]
-            try:
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                waits[0].cancel()
-        if self._task.done():
-            self._task.result()  # a defect
-        if self._trouble is not None:
-            raise type(self._trouble)(str(self._trouble))
+        await self._contact.ready()
 
     async def close(self) -> None:
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
-
-    async def _attend(self) -> None:
-        pause_s = _FIRST_PAUSE_S
-        clock = self._cluster.clock
-        while True:
-            began = clock.now()
-            trouble = await self._converse()
-            if trouble is None and clock.now() - began > _LONGEST_PAUSE_S:
-                pause_s = _FIRST_PAUSE_S
-                continue  # the server ends every watch after a while
-            if trouble is None:
-                trouble = TransientError(f"{self._cluster.name} ends watches at once")
-            if clock.now() - began > _LONGEST_PAUSE_S:
-                pause_s = _FIRST_PAUSE_S
-            if isinstance(trouble, ExpiredError):
-                self._version = ""
-            was_up = self._settled.is_set() and self._trouble is None
-            if was_up:  # whoever asks now waits for the next try
-                self._settled.clear()
-            else:
-                self._trouble = trouble
-                self._settled.set()
-            await clock.sleep_until(Instant(clock.now() + pause_s))
-            pause_s = min(_LONGEST_PAUSE_S, pause_s * 2)
+        await self._contact.close()
 
     async def _converse(self) -> PrunellaError | None:
         """One list where there is need of one, and one watch; None: it came to its usual end."""
@@ -127,6 +89,8 @@ class Reflector(Generic[T]):
                 await self._list()
             await self._watch()
         except (TransientError, PermanentError) as error:
+            if isinstance(error, ExpiredError):
+                self._version = ""
             return error
         return None
 
@@ -166,8 +130,7 @@ class Reflector(Generic[T]):
             self._cluster.lines(self.kind.path(self.namespace), query)
         ) as lines:
             await anext(lines)
-            self._trouble = None
-            self._settled.set()
+            self._contact.up()
             self._heard_at = self._cluster.clock.now()
             trouble: list[PrunellaError] = []
             try:

@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mappi
 from datetime import datetime
 from typing import Any, ClassVar, TypeVar
 
+from prunella.contact import Contact
 from prunella.core.model import Instant
 from prunella.errors import PermanentError, PrunellaError, TransientError
 from prunella.platforms._docker_api import Address, DockerApi
@@ -23,7 +24,6 @@ from prunella.ports import Clock
 Key = tuple[str, str]
 Listener = Callable[[], None]
 
-_FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
 _BEAT_S = 5.0  # between two questions whether the Engine still answers
 
@@ -37,10 +37,9 @@ class Feed(ABC):
         self.api = DockerApi(address)
         self.clock = clock
         self.users = 0
-        self._task: asyncio.Task[None] | None = None
-        self._is_up = False
-        self._settled = asyncio.Event()  # the present try to connect has succeeded or failed
-        self._trouble: PrunellaError | None = None
+        self._contact = Contact(
+            clock, address.host, self._converse, longest_pause_s=_LONGEST_PAUSE_S
+        )
         self._listeners: defaultdict[Key, list[Listener]] = defaultdict(list)
         self._chores: set[asyncio.Task[None]] = set()
 
@@ -62,18 +61,7 @@ class Feed(ABC):
         Raises:
             TransientError, PermanentError: the Engine cannot be reached, and why.
         """
-        if self._task is None:
-            self._task = asyncio.create_task(self._attend())
-        if not self._settled.is_set():
-            waits = [asyncio.create_task(self._settled.wait()), self._task]
-            try:
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                waits[0].cancel()
-        if self._task.done():
-            self._task.result()  # a defect
-        if self._trouble is not None:
-            raise type(self._trouble)(str(self._trouble))
+        await self._contact.ready()
 
     def listen(self, keys: Iterable[Key], listener: Listener) -> None:
         """Have `listener` called whenever anything is new about what has one of these keys."""
@@ -96,29 +84,12 @@ class Feed(ABC):
         task.add_done_callback(self._chores.discard)
 
     async def close(self) -> None:
-        tasks = [task for task in (self._task, *self._chores) if task is not None]
-        self._task = None
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await self._contact.close()
+        for chore in (chores := [*self._chores]):
+            chore.cancel()
+        if chores:
+            await asyncio.wait(chores)
         await self.api.close()
-
-    async def _attend(self) -> None:
-        pause_s = _FIRST_PAUSE_S
-        while True:
-            began = self.clock.now()
-            trouble = await self._converse()
-            if self._is_up and self.clock.now() - began > _LONGEST_PAUSE_S:
-                pause_s = _FIRST_PAUSE_S
-            if self._is_up:  # whoever asks now waits for the next try
-                self._is_up = False
-                self._settled.clear()
-            else:
-                self._trouble = trouble
-                self._settled.set()
-            await self.clock.sleep_until(Instant(self.clock.now() + pause_s))
-            pause_s = min(_LONGEST_PAUSE_S, pause_s * 2)
 
     async def _converse(self) -> PrunellaError:
         """One connection, from its beginning to its end; why it has ended."""
@@ -131,8 +102,7 @@ class Feed(ABC):
             ) as stream:
                 await anext(stream)
                 await self.take_stock(info, now)
-                self._trouble, self._is_up = None, True
-                self._settled.set()
+                self._contact.up()
                 await self._follow_all(stream)
         except (TransientError, PermanentError) as error:
             return error
