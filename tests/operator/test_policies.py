@@ -260,3 +260,29 @@ async def test_healing_goes_on_while_policies_are_resolved(fake_bed: Bed) -> Non
             await Policies(cluster, one.healing, SystemClock(), resolver).take_file(one.config)
         finally:
             await leave(cluster)
+
+
+async def test_there_is_one_watch_for_each_kind_whoever_looks(fake_bed: Bed) -> None:
+    bed, fake = fake_bed, fake_bed.fake
+    assert fake is not None
+    ports = [{"port": 80, "targetPort": 80}]
+    spec = {"selector": {"app": "web"}, "ports": ports}
+    fake.put({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": spec})
+    for name in ("web", "next"):
+        await bed.deploy(name)
+    await bed.policy("web", target=TARGET, gateway={"name": "cluster", "service": "web"})
+    await bed.policy("next", target={"name": "next"})
+    async with bed.living(gateways={"cluster": {"kind": "kubernetes"}}):
+        await bed.told("web", "Healthy", "Well")
+        await bed.told("next", "Healthy", "Well")
+        await until(lambda: "endpointslices" in fake.watched)
+        assert fake.watched == [
+            "deployments",
+            "endpointslices",
+            "healingpolicies",
+            "horizontalpodautoscalers",
+            "nodes",
+            "pods",
+            "replicasets",
+            "services",
+        ]

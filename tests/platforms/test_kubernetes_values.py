@@ -7,8 +7,9 @@ import msgspec
 import pytest
 
 from prunella.core.model import Instance, InstanceId, InstanceState, Verdict
+from prunella.kube.pods import Pod
+from prunella.kube.workloads import Template, Workload
 from prunella.platforms._kube_pods import Setting, Slots, read
-from prunella.platforms._kube_values import Pod, Template, Workload
 
 T0 = datetime(2026, 1, 1, 12, tzinfo=UTC)
 NAME = InstanceId("shop.1")

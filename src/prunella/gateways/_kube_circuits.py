@@ -12,8 +12,9 @@ from math import ceil, gcd
 from typing import Any, Protocol
 
 from prunella.errors import ConflictError, PermanentError, TransientError
-from prunella.gateways._kube_objects import CIRCUIT, Note, listed, mapping
+from prunella.gateways._kube_objects import Note, listed, mapping
 from prunella.kube.kinds import HTTP_ROUTE, SERVICE, VIRTUAL_SERVICE, Json, Kind
+from prunella.kube.pods import CIRCUIT
 
 NOTHING = "prunella-nothing"  # a Service that there is not: what is led to it is answered with 500
 _HEAVIEST = 1_000_000  # of a backend, by the specification of the Gateway API

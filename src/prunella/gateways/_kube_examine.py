@@ -12,11 +12,12 @@ import msgspec
 
 from prunella.core.model import ServiceId
 from prunella.errors import ConflictError, PermanentError, PrunellaError, TransientError
-from prunella.gateways._kube_objects import Pod, mapping, note_of
+from prunella.gateways._kube_objects import mapping, note_of
 from prunella.gateways._kube_pods import is_behind, selector_of, why_not
 from prunella.gateways._kube_view import Point
 from prunella.kube.client import Cluster, ForbiddenError, MissingError
 from prunella.kube.kinds import ENDPOINT_SLICE, POD, SERVICE, Json, Kind
+from prunella.kube.pods import Pod
 from prunella.ports import Remark
 
 _KEEPERS = (
@@ -169,6 +170,6 @@ async def _of_pods(cluster: Cluster, point: Point, item: Json) -> list[Remark]:
     behind = [one for one in pods if is_behind(one, point.namespace, selector)]
     if not behind:
         return [Remark(f"{point} selects no pod")]
-    owners = {(one.metadata.owner, one.gated): one for one in behind}
+    owners = {(one.metadata.owner, one.is_gated): one for one in behind}
     reasons = await asyncio.gather(*(why_not(cluster, one, selector) for one in owners.values()))
     return [Remark(reason) for reason in sorted(set(filter(None, reasons)))]

@@ -11,13 +11,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, cast
 
-import msgspec
-
 from prunella.errors import TransientError
-from prunella.kube.kinds import Json, Meta, NotedMeta, Object, Struct
+from prunella.kube.kinds import Json, NotedMeta, Object, Struct
+from prunella.kube.pods import CIRCUIT
 
-CIRCUIT = "prunella.dev/circuit"  # the annotation; and the label that no pod has
-SERVING = "prunella.dev/serving"  # the readiness gate
 SHUT = "prunella-shut"  # what a pod's label says that is to be out of its Service
 
 
@@ -27,48 +24,6 @@ class Held(Object, frozen=True):
     metadata: NotedMeta  # pyright: ignore[reportIncompatibleVariableOverride]
     spec: Any = None
     status: Any = None
-
-
-class Gate(Struct, frozen=True):
-    condition_type: str = ""
-
-
-class Condition(Struct, frozen=True):
-    type: str = ""
-    status: str = ""
-
-
-class PodNotes(Struct, frozen=True):
-    circuit: str = msgspec.field(default="", name=CIRCUIT)
-
-
-class PodMeta(Meta, frozen=True):
-    annotations: PodNotes = PodNotes()
-
-
-class PodSpec(Struct, frozen=True):
-    readiness_gates: tuple[Gate, ...] = ()
-
-
-class PodStatus(Struct, frozen=True):
-    pod_ip: str = msgspec.field(default="", name="podIP")
-    conditions: tuple[Condition, ...] = ()
-
-
-class Pod(Object, frozen=True):
-    """A pod as far as requests are concerned."""
-
-    metadata: PodMeta  # pyright: ignore[reportIncompatibleVariableOverride]
-    spec: PodSpec = PodSpec()
-    status: PodStatus = PodStatus()
-
-    @property
-    def gated(self) -> bool:
-        return any(gate.condition_type == SERVING for gate in self.spec.readiness_gates)
-
-    def condition(self, kind: str) -> str:
-        """``True``, ``False``, ``Unknown``; empty: nobody has said."""
-        return next((one.status for one in self.status.conditions if one.type == kind), "")
 
 
 class Target(Struct, frozen=True):

@@ -13,11 +13,8 @@ from typing import Any, Protocol
 
 from prunella.errors import ConflictError, PermanentError
 from prunella.gateways._kube_objects import (
-    CIRCUIT,
-    SERVING,
     SHUT,
     Note,
-    Pod,
     labels_before,
     listed,
     mapping,
@@ -26,6 +23,7 @@ from prunella.gateways._kube_objects import (
 )
 from prunella.kube.client import Cluster, MissingError
 from prunella.kube.kinds import DAEMON_SET, POD, REPLICA_SET, STATEFUL_SET, Json
+from prunella.kube.pods import CIRCUIT, SERVING, Pod
 
 TRIES = 3
 _CONTROLLERS = {kind.name: kind for kind in (REPLICA_SET, STATEFUL_SET, DAEMON_SET)}
@@ -56,12 +54,13 @@ def is_behind(pod: Pod, namespace: str, selector: Mapping[str, str]) -> bool:
 
 def is_shut(pod: Pod) -> bool:
     """Whoever has shut it. A gate that nobody has opened yet is not shut."""
-    return (pod.gated and pod.condition(SERVING) == "False") or SHUT in pod.metadata.labels.values()
+    is_closed = pod.is_gated and pod.condition(SERVING).status == "False"
+    return is_closed or SHUT in pod.metadata.labels.values()
 
 
 def is_able(pod: Pod) -> bool:
     """Whether it would get requests, as far as its own checks go."""
-    return not pod.metadata.deletion_timestamp and pod.condition("ContainersReady") == "True"
+    return not pod.is_ending and pod.condition("ContainersReady").status == "True"
 
 
 class Place(Protocol):
@@ -142,7 +141,7 @@ async def _written(cluster: Cluster, namespace: str, pod: Json, body: Json) -> b
 
 async def why_not(cluster: Cluster, pod: Pod, selector: Mapping[str, str]) -> str:
     """Why this pod could not be shut; empty: it could be."""
-    if pod.gated:
+    if pod.is_gated:
         return ""
     owner = pod.metadata.owner
     kind, name = ("", "") if owner is None else (owner.kind, owner.name)

@@ -7,11 +7,12 @@ from typing import NamedTuple
 from prunella.core.traffic import Valve
 from prunella.errors import ConflictError, PermanentError, TransientError
 from prunella.gateways._admin import share_of
-from prunella.gateways._kube_objects import CIRCUIT, Note, note_of, until
+from prunella.gateways._kube_objects import Note, note_of, until
 from prunella.gateways._kube_pods import TRIES
 from prunella.gateways._kube_view import Point
 from prunella.kube.client import Cluster
 from prunella.kube.kinds import Json
+from prunella.kube.pods import CIRCUIT
 
 
 class Turn(NamedTuple):

@@ -11,19 +11,10 @@ from prunella.core.model import ServiceId
 from prunella.core.traffic import Valve
 from prunella.errors import TransientError
 from prunella.gateways._kube_circuits import Circuit
-from prunella.gateways._kube_objects import (
-    CIRCUIT,
-    SERVING,
-    Held,
-    Note,
-    Pod,
-    Slice,
-    listed,
-    mapping,
-    note_in,
-)
+from prunella.gateways._kube_objects import Held, Note, Slice, listed, mapping, note_in
 from prunella.gateways._kube_pods import is_able, is_behind, is_shut, selector_of
 from prunella.kube.kinds import ENDPOINT_SLICE, POD, Kind
+from prunella.kube.pods import CIRCUIT, SERVING, Pod
 from prunella.kube.reflector import Reflector
 from prunella.kube.shared import SharedCluster
 
@@ -98,7 +89,7 @@ class View:
         return [
             one.metadata.name
             for one in self.pods(point)
-            if one.gated and not one.condition(SERVING) and not one.metadata.deletion_timestamp
+            if one.is_gated and not one.condition(SERVING).status and not one.is_ending
         ]
 
     def expired(self, point: Point, now: datetime) -> Valve:
@@ -155,11 +146,7 @@ class View:
                 return not served
             pods = self.pods(point)
             shut = {one.metadata.name for one in pods if is_shut(one)}
-            ready = {
-                one.metadata.name
-                for one in pods
-                if is_able(one) and one.condition("Ready") == "True"
-            }
+            ready = {one.metadata.name for one in pods if is_able(one) and one.is_ready}
             return not served & shut and ready - shut <= served
 
         await self._until(

@@ -203,7 +203,7 @@ class KubernetesGateway:
         return Flow(
             Valve(share, frozenset(one.metadata.name for one in pods if is_shut(one))),
             Traffic(self._clock.now()),
-            tuple(Server(one.metadata.name, one.status.pod_ip, up=is_able(one)) for one in pods),
+            tuple(Server(one.metadata.name, one.status.address, up=is_able(one)) for one in pods),
             shares=point.circuit.shares,
         )
 

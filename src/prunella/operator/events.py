@@ -18,8 +18,8 @@ from prunella.errors import PermanentError, TransientError
 from prunella.kube.client import MissingError
 from prunella.kube.kinds import EVENT
 from prunella.kube.shared import SharedCluster
+from prunella.kube.workloads import KINDS
 from prunella.operator.resolve import Workload
-from prunella.platforms._kube_values import KINDS
 from prunella.ports import Clock
 
 _log = structlog.get_logger("prunella.events")

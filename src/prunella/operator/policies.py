@@ -26,12 +26,12 @@ from prunella.kube.client import MissingError
 from prunella.kube.kinds import HEALING_POLICY, Json
 from prunella.kube.reflector import Reflector
 from prunella.kube.shared import SharedCluster
+from prunella.kube.workloads import KINDS
+from prunella.kube.workloads import Workload as Seen
 from prunella.operator import pauses
 from prunella.operator.objects import Condition, Policy, Status, conditions
 from prunella.operator.pauses import Holds, Pause
 from prunella.operator.resolve import Resolver, Verdict, Workload, kinds_of
-from prunella.platforms._kube_values import KINDS
-from prunella.platforms._kube_values import Workload as Seen
 from prunella.ports import Clock
 from prunella.runtime.building import require_buildable
 from prunella.runtime.orchestrator import SelfHealingOrchestrator

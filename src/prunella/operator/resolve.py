@@ -17,8 +17,8 @@ from prunella.config.schema import SERVICE_ID
 from prunella.core.model import Mode, ServiceId
 from prunella.core.policy import Need
 from prunella.kube.kinds import Json
+from prunella.kube.workloads import KINDS
 from prunella.operator.objects import Condition, Policy
-from prunella.platforms._kube_values import KINDS
 from prunella.spec import Spec
 
 _OURS = ("kind", "name", "namespace", "context", "kubeconfig", "watch")

@@ -15,18 +15,18 @@ from prunella.core.model import Action, ActionKind, InstanceId, InstanceState, I
 from prunella.errors import ConflictError, PermanentError, TransientError
 from prunella.kube.client import JSON_PATCH, BudgetError, InvalidError, MissingError
 from prunella.kube.kinds import DAEMON_SET, POD, ROLLOUT, STATEFUL_SET
-from prunella.platforms._kube_roster import Roster
-from prunella.platforms._kube_scaler import lowered, raised
-from prunella.platforms._kube_values import (
+from prunella.kube.pods import Pod
+from prunella.kube.workloads import (
     HASH_LABELS,
     KINDS,
     RESTARTED_AT,
     Edition,
     Key,
-    Pod,
     Workload,
     edition_kind,
 )
+from prunella.platforms._kube_roster import Roster
+from prunella.platforms._kube_scaler import lowered, raised
 from prunella.platforms._kube_view import View, Views
 from prunella.ports import Clock
 

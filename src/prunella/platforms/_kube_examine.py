@@ -7,10 +7,10 @@ from itertools import groupby
 
 from prunella.core.model import ActionKind
 from prunella.kube.kinds import HPA, NODE, POD, Kind
+from prunella.kube.workloads import KINDS, Key, edition_kind
 from prunella.platforms._kube_owners import SCALING, foreign, objections
 from prunella.platforms._kube_roster import Roster
 from prunella.platforms._kube_scaler import changed_at
-from prunella.platforms._kube_values import KINDS, Key, edition_kind
 from prunella.platforms._kube_view import View
 from prunella.ports import Remark
 

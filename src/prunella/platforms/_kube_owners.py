@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from prunella.core.model import ActionKind
 from prunella.kube.kinds import DAEMON_SET, DEPLOYMENT, NotedMeta
-from prunella.platforms._kube_values import Scaler, Workload
+from prunella.kube.workloads import Scaler, Workload
 
 SCALING = (ActionKind.SCALE_UP, ActionKind.SCALE_DOWN)
 

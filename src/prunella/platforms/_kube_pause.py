@@ -16,6 +16,7 @@ import structlog
 from prunella.core.model import Action, Instant, ServiceId
 from prunella.errors import ConflictError, PermanentError, PrunellaError, TransientError
 from prunella.kube.kinds import Json, Struct
+from prunella.kube.workloads import KINDS, Key, Workload
 from prunella.platforms._kube_keepers import (
     Keeper,
     automation,
@@ -30,7 +31,6 @@ from prunella.platforms._kube_keepers import (
     wanted,
 )
 from prunella.platforms._kube_roster import Roster
-from prunella.platforms._kube_values import KINDS, Key, Workload
 from prunella.ports import Clock
 
 PAUSED_SYNC = "prunella.dev/paused-sync"

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from prunella.core.model import Instance, InstanceId, InstanceState, Verdict
 from prunella.kube.kinds import DAEMON_SET, STATEFUL_SET
-from prunella.platforms._kube_values import ContainerStatus, Pod, Workload
+from prunella.kube.pods import ContainerStatus, Pod
+from prunella.kube.workloads import Workload
 
 _BACK_OFF = "CrashLoopBackOff"
 # What the version asks for cannot be had: another pod of the same version meets the same.

@@ -18,15 +18,14 @@ from prunella.errors import PermanentError
 from prunella.kube.access import Access, access, contexts
 from prunella.kube.client import ForbiddenError, MissingError
 from prunella.kube.kinds import HPA, NODE, POD, Kind, Object
+from prunella.kube.pods import Node, Pod
 from prunella.kube.reflector import Reflector
 from prunella.kube.shared import SharedCluster, cluster_at, leave
-from prunella.platforms._kube_values import (
+from prunella.kube.workloads import (
     KINDS,
     POD_REVISION_LABEL,
     Edition,
     Key,
-    Node,
-    Pod,
     Scaler,
     Workload,
     edition_kind,

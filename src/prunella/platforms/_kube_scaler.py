@@ -11,7 +11,7 @@ from collections.abc import Callable
 from prunella.errors import ConflictError, PermanentError, TransientError
 from prunella.kube.kinds import HPA, Json, Kind
 from prunella.kube.shared import SharedCluster
-from prunella.platforms._kube_values import Scaler
+from prunella.kube.workloads import Scaler
 from prunella.platforms._kube_view import RAISED
 
 _SCALED_OBJECT = Kind("keda.sh", "v1alpha1", "scaledobjects", "ScaledObject")

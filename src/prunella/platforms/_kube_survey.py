@@ -12,9 +12,9 @@ import msgspec
 from prunella.errors import PrunellaError, TransientError
 from prunella.kube.client import Cluster, ForbiddenError, MissingError
 from prunella.kube.kinds import HPA, Json, Kind
+from prunella.kube.workloads import KINDS, Key, Scaler, Workload
 from prunella.platforms._kube_owners import foreign, keeper
 from prunella.platforms._kube_roster import access_to
-from prunella.platforms._kube_values import KINDS, Key, Scaler, Workload
 from prunella.plugins import Draft
 from prunella.ports import Clock
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from prunella.errors import PrunellaError
 from prunella.kube.kinds import POD
+from prunella.kube.pods import Pod
 from prunella.platforms._kube_roster import Roster
-from prunella.platforms._kube_values import Pod
 
 _WAIT_S = 1.0
 _LINES, _BYTES = "10", "1500"

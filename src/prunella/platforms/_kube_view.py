@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 from prunella.core.model import Instance, InstanceId, InstanceState, Status
 from prunella.kube.kinds import DAEMON_SET
+from prunella.kube.pods import Pod
+from prunella.kube.workloads import Edition, Key, Scaler, Workload
 from prunella.platforms._kube_pods import Setting, Slots, read
 from prunella.platforms._kube_roster import Roster
-from prunella.platforms._kube_values import Edition, Key, Pod, Scaler, Workload
 
 RAISED = "prunella.dev/min-replicas"  # on what scales it: "2/5", least before and pods before
 

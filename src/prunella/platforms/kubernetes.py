@@ -17,6 +17,7 @@ from pydantic import Field
 
 from prunella.core.model import Action, ActionKind, Epoch, InstanceId, Instant, Scope, Status
 from prunella.errors import PermanentError, PrunellaError
+from prunella.kube.workloads import Key
 from prunella.platforms._facts import Teller
 from prunella.platforms._kube_acts import Acts
 from prunella.platforms._kube_examine import examine
@@ -25,7 +26,6 @@ from prunella.platforms._kube_pause import SyncPause
 from prunella.platforms._kube_roster import Roster, leave_roster, roster_at
 from prunella.platforms._kube_survey import reach, survey
 from prunella.platforms._kube_testimony import testimony
-from prunella.platforms._kube_values import Key
 from prunella.platforms._kube_view import View, Views
 from prunella.plugins import PlatformContext, PlatformPlugin
 from prunella.ports import Remark

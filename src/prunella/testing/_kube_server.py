@@ -109,6 +109,11 @@ class Server:
         """How many are open."""
         return len(self._watches)
 
+    @property
+    def watched(self) -> list[str]:
+        """The plurals of what open watches follow, each as often as it is followed."""
+        return self._watches.kinds
+
     # How it misbehaves -------------------------------------------------------------------------
 
     def freeze(self) -> None:

@@ -36,6 +36,10 @@ class Watches:
     def __len__(self) -> int:
         return len(self._open)
 
+    @property
+    def kinds(self) -> list[str]:
+        return sorted(place.kind.plural for place in self._open.values())
+
     def cut(self) -> None:
         """All come to their end, without a word."""
         for queue in self._open:

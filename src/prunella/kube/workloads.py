@@ -1,4 +1,4 @@
-"""What a cluster says of workloads, their versions and their pods, as far as it is read: no I/O.
+"""What a cluster says of workloads and their versions, as far as it is read: no I/O.
 
 A version is what the pods are made from, and two templates that differ only in when somebody had
 the pods restarted are the same version. Templates are not kept, only what they add up to.
@@ -24,6 +24,7 @@ from prunella.kube.kinds import (
     Object,
     Struct,
 )
+from prunella.kube.pods import Condition
 
 KINDS = {one.name: one for one in (DEPLOYMENT, STATEFUL_SET, DAEMON_SET, ROLLOUT)}
 RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
@@ -45,14 +46,6 @@ class Key(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name} in namespace {self.namespace}"
-
-
-class Condition(Struct, frozen=True):
-    type: str = ""
-    status: str = ""
-    reason: str = ""
-    message: str = ""
-    last_transition_time: str | None = None
 
 
 class _TemplateMeta(Struct, frozen=True):
@@ -187,145 +180,6 @@ class Edition(Object, frozen=True):
 
 def edition_kind(kind: str) -> Kind:
     return REPLICA_SET if kind in (DEPLOYMENT.name, ROLLOUT.name) else CONTROLLER_REVISION
-
-
-class _Port(Struct, frozen=True):
-    container_port: int
-    name: str = ""
-    protocol: str = "TCP"
-
-
-class _Container(Struct, frozen=True):
-    ports: tuple[_Port, ...] = ()
-
-
-class _PodSpec(Struct, frozen=True):
-    containers: tuple[_Container, ...] = ()
-    node_name: str = ""
-
-
-class Waiting(Struct, frozen=True):
-    reason: str = ""
-    message: str = ""
-
-
-class _Running(Struct, frozen=True):
-    started_at: str | None = None
-
-
-class Terminated(Struct, frozen=True):
-    exit_code: int = 0
-    reason: str = ""
-    message: str = ""
-    started_at: str | None = None  # null: it never started
-
-    def __str__(self) -> str:
-        reason = f"{self.reason}, " if self.reason not in ("", "Error", "Completed") else ""
-        return f"{reason}exit code {self.exit_code}"
-
-
-class ContainerState(Struct, frozen=True):
-    waiting: Waiting | None = None
-    running: _Running | None = None
-    terminated: Terminated | None = None
-
-    @property
-    def started_at(self) -> str:
-        one = self.running or self.terminated
-        return (one.started_at if one is not None else None) or ""
-
-
-class ContainerStatus(Struct, frozen=True):
-    name: str = ""
-    restart_count: int = 0
-    state: ContainerState = ContainerState()
-    last_state: ContainerState = ContainerState()
-
-    @property
-    def started_at(self) -> str:
-        """When its newest run began; empty: it never ran."""
-        return self.state.started_at or self.last_state.started_at
-
-    @property
-    def ending(self) -> Terminated | None:
-        """How its newest run that has ended did so."""
-        return self.state.terminated or self.last_state.terminated
-
-
-class _PodStatus(Struct, frozen=True):
-    phase: str = ""
-    reason: str = ""
-    message: str = ""
-    address: str = msgspec.field(default="", name="podIP")
-    start_time: str | None = None
-    conditions: tuple[Condition, ...] = ()
-    container_statuses: tuple[ContainerStatus, ...] = ()
-    init_container_statuses: tuple[ContainerStatus, ...] = ()
-
-
-class Pod(Object, frozen=True):
-    metadata: Meta
-    spec: _PodSpec = _PodSpec()
-    status: _PodStatus = _PodStatus()
-
-    @property
-    def is_ending(self) -> bool:
-        return bool(self.metadata.deletion_timestamp)
-
-    @property
-    def is_over(self) -> bool:
-        """It will never run again: evicted by its node, for example."""
-        return self.status.phase in ("Failed", "Succeeded")
-
-    @property
-    def restart_count(self) -> int:
-        return sum(one.restart_count for one in self.status.container_statuses)
-
-    @property
-    def started_at(self) -> str:
-        """When the newest run of any of its containers began."""
-        return max((one.started_at for one in self.status.container_statuses), default="")
-
-    @property
-    def identity(self) -> str:
-        """Names one run: a restart by the kubelet is another one, and so is another pod.
-
-        When it began is no part of it: of one that could not start the kubelet tells now this, now
-        that.
-        """
-        return f"{self.metadata.uid}@{self.restart_count}"
-
-    def condition(self, kind: str) -> Condition:
-        return next((one for one in self.status.conditions if one.type == kind), Condition())
-
-    @property
-    def is_ready(self) -> bool:
-        return self.condition("Ready").status == "True"
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether one of its containers has, and has not begun anew."""
-        return any(one.state.terminated is not None for one in self.status.container_statuses)
-
-    def port(self, name: str) -> int:
-        """Its port of that name, or else the first one; 0: it has none."""
-        ports = [one for each in self.spec.containers for one in each.ports]
-        chosen = [one for one in ports if one.name == name] if name else ports
-        return next((one.container_port for one in chosen if one.protocol == "TCP"), 0)
-
-
-class _NodeStatus(Struct, frozen=True):
-    conditions: tuple[Condition, ...] = ()
-
-
-class Node(Object, frozen=True):
-    metadata: Meta
-    status: _NodeStatus = _NodeStatus()
-
-    @property
-    def is_ready(self) -> bool:
-        ready = (one.status for one in self.status.conditions if one.type == "Ready")
-        return next(ready, "True") == "True"
 
 
 class _Target(Struct, frozen=True):
