@@ -10,83 +10,31 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import ClassVar, Literal
-
-from pydantic import Field
+from typing import ClassVar
 
 from prunella.core.model import Action, ActionKind, Epoch, InstanceId, Instant, Scope, Status
 from prunella.errors import PermanentError, PrunellaError
 from prunella.kube.workloads import Key
 from prunella.platforms._facts import Teller
-from prunella.platforms._kube_acts import Acts
+from prunella.platforms._kube_evictions import Evictions
 from prunella.platforms._kube_examine import examine
 from prunella.platforms._kube_owners import SCALING, objections
 from prunella.platforms._kube_pause import SyncPause
+from prunella.platforms._kube_rollouts import Rollouts
 from prunella.platforms._kube_roster import Roster, leave_roster, roster_at
+from prunella.platforms._kube_scaling import Scaling
+from prunella.platforms._kube_spec import KubernetesSpec
+from prunella.platforms._kube_subject import Subject
 from prunella.platforms._kube_survey import reach, survey
 from prunella.platforms._kube_testimony import testimony
 from prunella.platforms._kube_view import View, Views
 from prunella.plugins import PlatformContext, PlatformPlugin
 from prunella.ports import Remark
-from prunella.spec import Duration, Spec
 
 _CAN = (ActionKind.RESTART, *SCALING, ActionKind.ROLLBACK)
 
 _TICK_S = 0.005
 _TESTIFYING = 3  # pods, where none is named
-
-
-class KubernetesSpec(Spec):
-    """A workload that is there already."""
-
-    kind: Literal["Deployment", "StatefulSet", "DaemonSet", "Rollout"] = Field(
-        default="Deployment", description="What it is; a Rollout is Argo's."
-    )
-    name: str = Field(
-        pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=253, description="Its name."
-    )
-    namespace: str = Field(
-        default="default",
-        pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
-        max_length=63,
-        description="Where it is.",
-    )
-    context: str | None = Field(
-        default=None,
-        description="Which cluster, by its name in the kubeconfig. Default: in a pod its service "
-        "account, else the current context.",
-    )
-    kubeconfig: Path | None = Field(
-        default=None, description="Default: $KUBECONFIG, else ~/.kube/config."
-    )
-    restart: Literal["pod", "rollout"] = Field(
-        default="pod",
-        description="What a restart is: pods evicted one by one, each proven before the next "
-        "one's turn, or what `kubectl rollout restart` does.",
-    )
-    port: str = Field(
-        default="",
-        description="Name of the containers' port that probes with {port} ask. Default: the "
-        "first one.",
-    )
-    watch: Literal["namespace", "cluster"] = Field(
-        default="namespace",
-        description="How far to look: one watch for each namespace, or one for all of them, which "
-        "needs the right to list them everywhere.",
-    )
-    pause_sync: bool = Field(
-        default=False,
-        description="Where Argo CD or Flux looks after it: pause its sync for a rollback, until "
-        "it wants something else. Default: no rollback there.",
-    )
-    sync_namespace: str = Field(
-        default="argocd",
-        pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
-        max_length=63,
-        description="Where Argo CD's Applications are.",
-    )
-    timeout: Duration = Field(default=60.0, description="How long a new pod may take to start.")
 
 
 class KubernetesPlatform:
@@ -150,16 +98,16 @@ class KubernetesPlatform:
         if action.kind not in self.capabilities:
             raise PermanentError(f"platform kubernetes cannot {action.kind}")
         clock = self._context.clock
-        acts = Acts(roster, self._key, self._views, clock, self._spec.timeout)
+        subject = Subject(roster, self._key, self._views, clock, self._spec.timeout)
         self._is_acting = True
         try:
             match action.kind:
                 case ActionKind.RESTART:
-                    await self._restart(acts, action)
+                    await self._restart(subject, action)
                 case ActionKind.ROLLBACK:
-                    await self._roll_back(acts, action)
+                    await self._roll_back(subject, action)
                 case _:
-                    await acts.scale(action)
+                    await Scaling(subject).scale(action)
         finally:
             self._is_acting = False
         self._teller.catch_up(self._look(roster).status)
@@ -216,11 +164,11 @@ class KubernetesPlatform:
         if is_first:
             await asyncio.wait([self._attending])
 
-    async def _roll_back(self, acts: Acts, action: Action) -> None:
+    async def _roll_back(self, subject: Subject, action: Action) -> None:
         view, pause = self._view, self._pause
         assert view is not None, "it has been looked at"
         if pause is None:
-            await acts.roll_back(action)
+            await Rollouts(subject).roll_back(action)
             return
         if self._attending is not None:
             await asyncio.wait([self._attending])  # it might resume what is paused now
@@ -228,12 +176,12 @@ class KubernetesPlatform:
         try:
             if view.workload.revision != action.revision:
                 await pause.begin(view.workload, action)
-            await acts.roll_back(action)
+            await Rollouts(subject).roll_back(action)
         except PrunellaError:
             await pause.give_up(view.workload, action)
             raise
 
-    async def _restart(self, acts: Acts, action: Action) -> None:
+    async def _restart(self, subject: Subject, action: Action) -> None:
         view = self._view
         assert view is not None, "it has been looked at"
         if action.instance is not None and action.instance not in view.pods:
@@ -242,15 +190,15 @@ class KubernetesPlatform:
             known = [one.identity for one in view.pods.values()]
             if action.identity in known:  # asked by one of its runs
                 action = _of_all(action, view)
-            await acts.restart(action.identity)
+            await Rollouts(subject).restart(action.identity)
         elif action.instance is not None:
-            await acts.replace(action.instance, action.identity)
+            await Evictions(subject).replace(action.instance, action.identity)
         else:
             present = {name: pod.identity for name, pod in view.pods.items()}
             if action.identity and action.identity not in present.values():
                 return
             for name, identity in present.items():
-                await acts.replace(name, identity)
+                await Evictions(subject).replace(name, identity)
 
     async def _ready(self) -> Roster:
         if self._roster is None:
