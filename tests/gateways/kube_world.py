@@ -14,17 +14,18 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from tests.real.definitions import least
 from tests.real.kubernetes import Kubernetes, OwnKubernetes
 
 from prunella.gateways.kubernetes import KubernetesGateway, KubernetesGatewaySpec, KubernetesRoute
-from prunella.kube.kinds import POD, SERVICE, Json, Kind
+from prunella.kube.kinds import HTTP_ROUTE, POD, SERVICE, VIRTUAL_SERVICE, Json, Kind
 from prunella.plugins import GatewayContext
 from prunella.runtime.clock import SystemClock
 from prunella.testing.kube import FakeCluster
 
 GATE = "prunella.dev/serving"
 NOTE = "prunella.dev/circuit"
-DEFINITIONS = Path(__file__).parent / "kube_definitions.yaml"
+DEFINITIONS = [least(kind, subresources={"status": {}}) for kind in (HTTP_ROUTE, VIRTUAL_SERVICE)]
 
 
 @dataclass

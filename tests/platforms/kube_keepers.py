@@ -1,11 +1,11 @@
-"""What Argo CD and Flux have in a cluster, as far as it is read here."""
+"""What Argo CD and Flux have in a cluster, as their definitions ask for it."""
 
 import asyncio
 import json
-from contextlib import suppress
 from typing import Any
 
 from tests.platforms.kube_bed import Bed
+from tests.real.definitions import define, least
 
 from prunella.kube.kinds import Json, Kind
 from prunella.platforms._kube_keepers import APPLICATION, HELM_RELEASE, KUSTOMIZATION, SOURCES
@@ -15,36 +15,7 @@ KINDS_BY_NAME = {
     one.name: one for one in (APPLICATION, KUSTOMIZATION, HELM_RELEASE, *SOURCES.values())
 }
 
-
-def definition(kind: Kind) -> Json:
-    """The least that an API server has to know of a kind.
-
-    Argo CD's have no status of their own as a subresource, Flux's have; here none has, so that
-    tests can write it.
-    """
-    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    version = {
-        "name": kind.version,
-        "served": True,
-        "storage": True,
-        "schema": {"openAPIV3Schema": schema},
-    }
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{kind.plural}.{kind.group}"},
-        "spec": {
-            "group": kind.group,
-            "scope": "Namespaced",
-            "names": {
-                "plural": kind.plural,
-                "singular": kind.name.lower(),
-                "kind": kind.name,
-                "listKind": f"{kind.name}List",
-            },
-            "versions": [version],
-        },
-    }
+_SOURCE = {"repoURL": "https://example.org/shop.git", "path": "./shop"}
 
 
 def body(kind: Kind, name: str, spec: Any, status: Any, **metadata: Any) -> Json:
@@ -80,7 +51,7 @@ class Kept:
         spec, status = self.as_written()
         await self._make(body(self.kind, "keeper", spec, status))
         if self.source is not self.kind:
-            await self._make(body(self.source, "keeper", {}, {"artifact": {"revision": "r1"}}))
+            await self._make(body(self.source, "keeper", self._source_spec(), _artifact("r1")))
         await bed.apply()
         if self.kind is APPLICATION:
             tracking = {"argocd.argoproj.io/tracking-id": "keeper:apps/Deployment:x/shop"}
@@ -89,22 +60,43 @@ class Kept:
             await bed.change({"metadata": {"labels": self.labels}})
 
     def as_written(self) -> tuple[Json, Json]:
+        """Its spec and status, with what its kind insists on."""
         if self.kind is APPLICATION:
             policy = {"automated": {"prune": True, "selfHeal": True}, "retry": {"limit": 2}}
-            return {"project": "shop", "syncPolicy": policy}, {"sync": {"revision": "r1"}}
+            where = {"server": "https://kubernetes.default.svc", "namespace": "shop"}
+            spec = {"project": "shop", "source": _SOURCE, "destination": where}
+            return {**spec, "syncPolicy": policy}, _synced("r1")
         reference = {"kind": self.source.name, "name": "keeper"}
         if self.kind is KUSTOMIZATION:
-            return {"path": "./shop", "sourceRef": reference}, {"lastAttemptedRevision": "r1"}
+            source = {"path": "./shop", "sourceRef": reference}
+            return {**source, "interval": "10m", "prune": True}, {"lastAttemptedRevision": "r1"}
+        values: Json = {"interval": "10m", "values": {"image": "bad"}}
+        if self.source is not SOURCES["HelmChart"]:
+            return {**values, "chartRef": reference}, {}
+        origin = {"kind": "HelmRepository", "name": "charts"}
+        chart = {"spec": {"chart": "shop", "version": "1.x", "sourceRef": origin}}
+        made = {"helmChart": f"{self._bed.namespace}/keeper"}
+        return {**values, "chart": chart, "suspend": False}, made
+
+    def _source_spec(self) -> Json:
         if self.source is SOURCES["HelmChart"]:
-            made = f"{self._bed.namespace}/keeper"
-            return {"values": {"image": "bad"}, "suspend": False}, {"helmChart": made}
-        return {"chartRef": reference}, {}
+            origin = {"kind": "HelmRepository", "name": "charts"}
+            return {"interval": "10m", "chart": "shop", "sourceRef": origin}
+        scheme = "oci" if self.source is SOURCES["OCIRepository"] else "https"
+        return {"interval": "10m", "url": f"{scheme}://example.org/shop"}
+
+    @property
+    def otherwise(self) -> Json:
+        """Another spec of the keeper itself, as a person may want it."""
+        if self.kind is APPLICATION:
+            return {"source": {"path": "./other"}}
+        return {"path": "./other"} if self.kind is KUSTOMIZATION else {"values": {"image": "good"}}
 
     async def push(self, revision: str) -> None:
         """Its source has another revision."""
-        told = {"sync" if self.kind is APPLICATION else "artifact": {"revision": revision}}
+        told = _synced(revision) if self.kind is APPLICATION else _artifact(revision)
         if self._bed.fake is None:
-            await self._merge(self.source, {"status": told})
+            await self._tell(self.source, told)
             return
         found = self._bed.fake.find(self.source, "keeper", self._bed.namespace)
         assert found is not None
@@ -147,25 +139,36 @@ class Kept:
         if self._bed.fake is not None:  # its objects have no status of a client's making
             self._bed.fake.put(whole, self._bed.namespace)
             return
-        path = KINDS_BY_NAME[whole["kind"]].path(self._bed.namespace)
-        await self._bed.call("POST", path, whole)
+        kind = KINDS_BY_NAME[whole["kind"]]
+        await self._bed.call("POST", kind.path(self._bed.namespace), whole)
+        await self._tell(kind, whole["status"])
+
+    async def _tell(self, kind: Kind, status: Json) -> None:
+        """As its controller does."""
+        sub = "" if kind is APPLICATION else "status"
+        path = kind.path(self._bed.namespace, "keeper", sub)
+        await asyncio.to_thread(self._bed.cluster.merge, path, {"status": status})
 
     async def _merge(self, kind: Kind, patch: Json) -> None:
         path = kind.path(self._bed.namespace, "keeper")
         await asyncio.to_thread(self._bed.cluster.merge, path, patch)
 
 
+def _synced(revision: str) -> Json:
+    compared = {"source": _SOURCE, "destination": {}}
+    return {"sync": {"status": "Synced", "revision": revision, "comparedTo": compared}}
+
+
+def _artifact(revision: str) -> Json:
+    where = {"path": "shop.tar.gz", "url": "http://source.flux-system/shop.tar.gz"}
+    about = {"digest": f"sha256:{'0' * 64}", "lastUpdateTime": "2026-01-01T00:00:00Z"}
+    return {"artifact": {**where, **about, "revision": revision}}
+
+
 async def _know(bed: Bed, kind: Kind) -> None:
-    """Have the cluster know a kind, as it does in the moment after it was told."""
+    """Have the cluster know a kind: Argo CD's has no status as a subresource, Flux's have."""
     if bed.fake is not None:
         bed.fake.register(kind)
         return
-    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-    with suppress(RuntimeError):  # of an earlier test
-        await bed.call("POST", path, definition(kind))
-    async with asyncio.timeout(30):
-        while True:
-            with suppress(RuntimeError):
-                await bed.call("GET", kind.path(bed.namespace))
-                return
-            await asyncio.sleep(0.05)
+    one = least(kind, subresources={} if kind is APPLICATION else {"status": {}})
+    await asyncio.to_thread(define, bed.cluster, [one])

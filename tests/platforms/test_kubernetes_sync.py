@@ -270,7 +270,7 @@ async def test_another_spec_of_the_keeper_is_something_else(
 ) -> None:
     platform = pausing(bed, tmp_path)
     await rolled_back(bed, platform)
-    await kept.change({"spec": {"values": {"image": "good"}}})
+    await kept.change({"spec": kept.otherwise})
     await a_minute_later(bed, platform, lambda: is_free(kept))
     assert not await kept.is_paused()
 

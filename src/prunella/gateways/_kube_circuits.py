@@ -18,6 +18,7 @@ from prunella.kube.pods import CIRCUIT
 
 NOTHING = "prunella-nothing"  # a Service that there is not: what is led to it is answered with 500
 _HEAVIEST = 1_000_000  # of a backend, by the specification of the Gateway API
+_MOST_BACKENDS = 16  # of a rule, by its definition
 _CHANGED = "what it leads to has been changed while its circuit was open"
 
 
@@ -105,6 +106,11 @@ class HttpRouteCircuit:
         apart = _apart(self.fallback)
         if any(_is_apart(ref, apart) for refs in before for ref in refs):
             raise PermanentError(f"it leads to {apart['name']} already: its circuit needs another")
+        if any(len(refs) >= _MOST_BACKENDS for refs in before):
+            raise PermanentError(
+                f"a rule of it has {_MOST_BACKENDS} backends, and may have no more: its circuit "
+                "needs one"
+            )
         wanted = [_weighted(refs, share, apart) for refs in before]
         return _with_refs(spec, wanted), before
 
