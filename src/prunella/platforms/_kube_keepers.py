@@ -28,6 +28,7 @@ SOURCES = {
         ("ocirepositories", "OCIRepository"),
         ("buckets", "Bucket"),
         ("helmcharts", "HelmChart"),
+        ("externalartifacts", "ExternalArtifact"),
     )
 }
 _TRACKING, _INSTANCE = "argocd.argoproj.io/tracking-id", "argocd.argoproj.io/instance"
