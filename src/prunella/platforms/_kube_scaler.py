@@ -14,7 +14,7 @@ from prunella.kube.shared import SharedCluster
 from prunella.kube.workloads import Scaler
 from prunella.platforms._kube_view import RAISED
 
-_SCALED_OBJECT = Kind("keda.sh", "v1alpha1", "scaledobjects", "ScaledObject")
+SCALED_OBJECT = Kind("keda.sh", "v1alpha1", "scaledobjects", "ScaledObject")
 _TRIES = 3
 
 # From its spec, its annotations and the name of the field: what that is to be, and our mark.
@@ -24,8 +24,8 @@ _Change = Callable[[Json, Json, str], tuple[int | None, str | None]]
 def changed_at(scaler: Scaler) -> tuple[Kind, str, str]:
     """Where its least number is set: the kind and name of the object, and the field."""
     owner = scaler.metadata.owner
-    if owner is not None and owner.kind == _SCALED_OBJECT.name:
-        return _SCALED_OBJECT, owner.name, "minReplicaCount"
+    if owner is not None and owner.kind == SCALED_OBJECT.name:
+        return SCALED_OBJECT, owner.name, "minReplicaCount"
     return HPA, scaler.metadata.name, "minReplicas"
 
 
@@ -41,7 +41,8 @@ async def raised(cluster: SharedCluster, scaler: Scaler, present: int, wanted: i
         )
 
     def change(spec: Json, marks: Json, field: str) -> tuple[int | None, str | None]:
-        return wanted, marks.get(RAISED) or f"{spec.get(field) or ''}/{present}"
+        least = spec.get(field)
+        return wanted, marks.get(RAISED) or f"{'' if least is None else least}/{present}"
 
     await _changed(cluster, scaler, change)
 
