@@ -24,6 +24,10 @@ Until = Callable[[Callable[[], object]], Awaitable[None]]
 Lives = Callable[[int], bool]
 Only = Callable[[ProcessPlatform], Awaitable[Instance]]
 
+collect_ignore = (
+    [] if "PRUNELLA_TEST_CONTROLLERS" in os.environ else ["test_kubernetes_controllers.py"]
+)
+
 LOOP = "import signal\nwhile True: signal.pause()"
 
 

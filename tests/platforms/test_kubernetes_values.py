@@ -8,7 +8,8 @@ import pytest
 
 from prunella.core.model import Instance, InstanceId, InstanceState, Verdict
 from prunella.kube.pods import Pod
-from prunella.kube.workloads import Template, Workload
+from prunella.kube.workloads import Edition, Template, Workload
+from prunella.platforms._kube_argo import RolloutNames, as_written
 from prunella.platforms._kube_pods import Setting, Slots, read
 
 T0 = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -226,3 +227,82 @@ def test_only_what_runs_can_be_reached() -> None:
     assert gone is not None
     assert (running.address, running.port) == ("10.0.0.1", 80)
     assert (gone.address, gone.port) == ("", 0)
+
+
+# Rollouts of Argo --------------------------------------------------------------------------------
+
+
+def rollout(image: str, generation: int, seen: int, pod_hash: str = "") -> Workload:
+    body = {
+        "metadata": {"name": "shop", "uid": "u1", "generation": generation},
+        "spec": {"template": {"spec": {"containers": [{"name": "web", "image": image}]}}},
+        "status": {"observedGeneration": str(seen), "currentPodHash": pod_hash},
+    }
+    return msgspec.convert(body, Workload)
+
+
+def replica_set(pod_hash: str) -> Edition:
+    filled_in = {"containers": [{"name": "web", "image": "shop:1"}], "dnsPolicy": "ClusterFirst"}
+    labels = {"rollouts-pod-template-hash": pod_hash}
+    body = {"metadata": {"labels": labels}, "spec": {"template": {"spec": filled_in}}}
+    return msgspec.convert(body, Edition)
+
+
+def test_a_rollout_and_its_replica_set_are_of_the_same_version() -> None:
+    names, one = RolloutNames(), rollout("shop:1", 1, 1, "5fc48ddb7d")
+    assert names.named(one).revision == replica_set("5fc48ddb7d").version == "shop:1#5fc48ddb7d"
+    assert names.named(one).identity == "u1@shop:1#5fc48ddb7d@"
+
+
+def test_what_argo_has_not_seen_yet_is_another_version_only_with_another_template() -> None:
+    names, one = RolloutNames(), rollout("shop:1", 1, 1, "5fc48ddb7d")
+    names.learn(None, one)
+    assert names.named(rollout("shop:1", 2, 1, "5fc48ddb7d")).revision == "shop:1#5fc48ddb7d"
+    other = names.named(rollout("shop:2", 2, 1, "5fc48ddb7d")).revision
+    assert other.startswith("shop:2#")
+    assert other != "shop:2#5fc48ddb7d"
+    names.learn(one, None)
+    assert names.named(rollout("shop:1", 2, 1)).revision == rollout("shop:1", 2, 1).revision
+
+
+def test_a_rollout_whose_pods_are_described_elsewhere_has_no_version() -> None:
+    body = {"metadata": {"uid": "u1", "generation": 1}}
+    status = {"observedGeneration": "1", "currentPodHash": "5fc48ddb7d"}
+    one = msgspec.convert({**body, "status": status}, Workload)
+    assert not RolloutNames().named(one).revision
+
+
+@pytest.mark.parametrize("own", [{}, {"nodeAffinity": {"a": 1}}], ids=["alone", "beside"])
+@pytest.mark.parametrize("rule", ["required", "preferred"])
+def test_what_argo_has_put_into_a_template_is_no_part_of_it(rule: str, own: dict[str, Any]) -> None:
+    term: dict[str, Any] = {
+        "topologyKey": "kubernetes.io/hostname",
+        "labelSelector": {
+            "matchExpressions": [
+                {"key": "rollouts-pod-template-hash", "operator": "NotIn", "values": ["1"]}
+            ]
+        },
+    }
+    terms = [term if rule == "required" else {"weight": 1, "podAffinityTerm": term}]
+    apart = {"podAntiAffinity": {f"{rule}DuringSchedulingIgnoredDuringExecution": terms}}
+    put_in = '{"labels":{"role":"stable"},"annotations":{"by":"argo"}}'
+    metadata = {"annotations": {"rollout.argoproj.io/ephemeral-metadata": put_in}}
+    labels = {"app": "shop", "role": "stable"}
+    template: dict[str, Any] = {
+        "metadata": {"labels": labels, "annotations": {"by": "argo"}},
+        "spec": {"containers": [], "affinity": {**apart, **own}},
+    }
+    assert as_written(template, metadata) == {
+        "metadata": {"labels": {"app": "shop"}},
+        "spec": {"containers": [], **({"affinity": own} if own else {})},
+    }
+
+
+def test_a_template_without_anything_of_argo_stays_as_it_is() -> None:
+    own = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"a": 1}]}}
+    for metadata in ({}, {"annotations": {"rollout.argoproj.io/ephemeral-metadata": "["}}):
+        template = {"metadata": {"labels": {"app": "shop"}}, "spec": {"affinity": own}}
+        assert as_written(template, metadata) == {
+            "metadata": {"labels": {"app": "shop"}},
+            "spec": {"affinity": own},
+        }

@@ -184,6 +184,10 @@ class OwnKubernetes(Kubernetes):
     def kill_api(self) -> None:
         self._end("kube-apiserver", signal.SIGKILL)
 
+    def run(self, program: Path, *argv: str, **env: str) -> None:
+        """Another program beside it, till it ends; what it says is in its log."""
+        self._spawn(program.name, str(program), *argv, **env)
+
     def pid(self, program: str) -> int:
         """Of one of its programs that runs."""
         return self._running[program].pid
@@ -356,7 +360,7 @@ state = "{self.folder}/containerd-state"
         }
         (self.folder / "kubelet.yaml").write_text(yaml.safe_dump(kubelet))
 
-    def _spawn(self, name: str, *argv: str) -> None:
+    def _spawn(self, name: str, *argv: str, **env: str) -> None:
         procs = self.slot.cgroup_root / self.slot.cgroup / "daemons" / "cgroup.procs"
         with (self.folder / f"{name}.log").open("ab") as log:
             self._running[name] = subprocess.Popen(
@@ -364,7 +368,7 @@ state = "{self.folder}/containerd-state"
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PATH": SYSTEM_PATH},
+                env={**os.environ, "PATH": SYSTEM_PATH, **env},
                 start_new_session=True,  # Ctrl-C is for the tests, which end it in order
             )
 

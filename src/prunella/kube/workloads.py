@@ -28,7 +28,8 @@ from prunella.kube.pods import Condition
 
 KINDS = {one.name: one for one in (DEPLOYMENT, STATEFUL_SET, DAEMON_SET, ROLLOUT)}
 RESTARTED_AT = "kubectl.kubernetes.io/restartedAt"
-HASH_LABELS = frozenset({"pod-template-hash", "rollouts-pod-template-hash"})
+ROLLOUT_HASH = "rollouts-pod-template-hash"
+HASH_LABELS = frozenset({"pod-template-hash", ROLLOUT_HASH})
 POD_REVISION_LABEL = "controller-revision-hash"
 
 _DIGEST_LENGTH = 8
@@ -86,6 +87,11 @@ class Template(Struct, frozen=True):
             msgspec.structs.force_setattr(self, name, value)
 
 
+def with_digest(revision: str, digest: str) -> str:
+    """The same image, and something else that tells its versions apart."""
+    return f"{revision.partition('#')[0]}#{digest}"
+
+
 def _image(spec: dict[str, Any]) -> str:
     containers: list[dict[str, Any]] = spec.get("containers") or []
     return str(containers[0].get("image", "")) if containers else ""
@@ -112,6 +118,7 @@ class _WorkloadSpec(Struct, frozen=True):
 
 class _WorkloadStatus(Struct, frozen=True):
     observed_generation: int | str = 0
+    current_pod_hash: str = ""  # of a Rollout
     desired_number_scheduled: int = 0
     conditions: tuple[Condition, ...] = ()
 
@@ -176,6 +183,13 @@ class Edition(Object, frozen=True):
     @property
     def template(self) -> Template:
         return self.spec.template if self.spec.template.revision else self.data.spec.template
+
+    @property
+    def version(self) -> str:
+        """Of a Rollout by the hash that Argo's controller has given it: see `_kube_argo`."""
+        pod_hash = self.metadata.labels.get(ROLLOUT_HASH, "")
+        written = self.template.revision
+        return with_digest(written, pod_hash) if pod_hash and written else written
 
 
 def edition_kind(kind: str) -> Kind:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from prunella.core.model import ActionKind
-from prunella.kube.kinds import DAEMON_SET, DEPLOYMENT, NotedMeta
+from prunella.kube.kinds import DAEMON_SET, DEPLOYMENT, ROLLOUT, NotedMeta
 from prunella.kube.workloads import Scaler, Workload
 
 SCALING = (ActionKind.SCALE_UP, ActionKind.SCALE_DOWN)
@@ -86,7 +86,7 @@ def objections(
 
 def _standing_still(kind: str, workload: Workload) -> str:
     """Why its controller would not replace pods by itself."""
-    if kind == DEPLOYMENT.name and workload.spec.paused:
+    if kind in (DEPLOYMENT.name, ROLLOUT.name) and workload.spec.paused:
         return "it is paused (spec.paused): nothing that is changed would be rolled out"
     if workload.spec.update_strategy.type == "OnDelete":
         return "its update strategy is OnDelete: its pods stay as they are until they are deleted"

@@ -16,7 +16,7 @@ import structlog
 from prunella.core.model import Action, Instant, ServiceId
 from prunella.errors import ConflictError, PermanentError, PrunellaError, TransientError
 from prunella.kube.kinds import Json, Struct
-from prunella.kube.workloads import KINDS, Key, Workload
+from prunella.kube.workloads import Key, Workload
 from prunella.platforms._kube_keepers import (
     Keeper,
     automation,
@@ -171,9 +171,8 @@ class SyncPause:
         if keeper is None:
             return
         self._due = self._clock.now()
-        kind, name, namespace = KINDS[self._key.kind], self._key.name, self._key.namespace
         try:
-            now = await self._cluster.read(kind, name, namespace, Workload)
+            now = await self._roster.read(self._key)
             whole = await self._cluster.get(keeper.kind, keeper.name, keeper.namespace)
             note = _note(keeper, whole)
             ours = note if note is not None and self._is_for(note, action.before) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 from prunella.core.model import Action, InstanceState
@@ -10,6 +11,7 @@ from prunella.errors import ConflictError, PermanentError, TransientError
 from prunella.kube.client import JSON_PATCH, InvalidError
 from prunella.kube.kinds import ROLLOUT, STATEFUL_SET
 from prunella.kube.workloads import HASH_LABELS, RESTARTED_AT, Edition, Workload, edition_kind
+from prunella.platforms._kube_argo import as_written
 from prunella.platforms._kube_evictions import Evictions
 from prunella.platforms._kube_subject import TRIES, Subject
 from prunella.platforms._kube_view import View
@@ -29,10 +31,11 @@ class Rollouts:
         before = workload.run
         if identity and workload.identity != identity:
             return
-        now = self._of.clock.wall().isoformat(timespec="seconds").replace("+00:00", "Z")
-        spec: Mapping[str, Any] = {"template": {"metadata": {"annotations": {RESTARTED_AT: now}}}}
-        if self._of.key.kind == ROLLOUT.name:
-            spec = {"restartAt": now}
+        now = self._of.clock.wall()
+        marks = {RESTARTED_AT: _second(now)}
+        spec: Mapping[str, Any] = {"template": {"metadata": {"annotations": marks}}}
+        if self._of.key.kind == ROLLOUT.name:  # it spares the pods of that very second
+            spec = {"restartAt": _second(now + timedelta(seconds=1))}
         for _ in range(TRIES):
             version = {"resourceVersion": workload.metadata.resource_version}
             try:
@@ -47,7 +50,8 @@ class Rollouts:
                 if workload.run != before:
                     return
             else:
-                await self._rolled_out(int(answer["metadata"].get("generation", 0)))
+                generation = int(answer["metadata"].get("generation", 0))
+                await self._rolled_out(generation, restart=True)
                 return
         raise TransientError(f"{self._of.key} changes faster than it can be restarted")
 
@@ -102,7 +106,7 @@ class Rollouts:
 
     async def _template(self, workload: Workload, wanted: str) -> dict[str, Any]:
         view, kept = self._of.look(), [*self._of.roster.editions(workload)]
-        found = [one for one in kept if one.template.revision == wanted]
+        found = [one for one in kept if one.version == wanted]
         if not found:
             raise PermanentError(
                 f"the cluster has not kept {wanted}: revisionHistoryLimit of {self._of.key} says "
@@ -126,7 +130,8 @@ class Rollouts:
         labels: dict[str, str] = template.get("metadata", {}).get("labels", {})
         for label in HASH_LABELS & labels.keys():
             del labels[label]
-        return template
+        is_rollout = self._of.key.kind == ROLLOUT.name
+        return as_written(template, whole["metadata"]) if is_rollout else template
 
     async def _make_room(self, wanted: str, generation: int) -> None:
         """A StatefulSet waits for a pod that never becomes ready, also with another template."""
@@ -136,18 +141,23 @@ class Rollouts:
             if view.revision_of(pod) != wanted and not pod.is_ready:
                 await Evictions(self._of).evict(pod)
 
-    async def _rolled_out(self, generation: int) -> None:
-        """Wait until all pods are of the version that is to run, and as many as there should be."""
-        kind = self._of.key.kind
+    async def _rolled_out(self, generation: int, *, restart: bool = False) -> None:
+        """Wait until all pods are of the version that is to run, and as many as there should be.
+
+        Args:
+            restart: a Rollout that is on its way to another version stays where it is.
+        """
+        is_rollout = self._of.key.kind == ROLLOUT.name
+        of_any = is_rollout and restart
 
         def done(view: View) -> bool:
             workload, active = view.workload, view.active
             made = [view.editions.get(one.metadata.uid) for one in active]
-            since = workload.spec.restart_at if kind == ROLLOUT.name else ""
+            since = workload.spec.restart_at if is_rollout else ""
             runs = [one for one in view.instances if one.state is InstanceState.RUNNING]
             return (
                 _is_noticed(view, generation)
-                and all(_is_present(one, workload) for one in made)
+                and (of_any or all(_is_present(one, workload) for one in made))
                 and all(one.metadata.creation_timestamp >= since for one in active)
                 and len(runs) == len(active) >= view.desired
             )
@@ -159,11 +169,15 @@ def _is_present(edition: Edition | None, workload: Workload) -> bool:
     if edition is None:
         return False
     made, wanted = edition.template, workload.spec.template
-    return (made.revision, made.restarted_at) == (wanted.revision, wanted.restarted_at)
+    return (edition.version, made.restarted_at) == (wanted.revision, wanted.restarted_at)
 
 
 def _is_noticed(view: View, generation: int) -> bool:
     return view.workload.metadata.generation >= generation and view.workload.is_noticed
+
+
+def _second(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _noting(workload: Workload, cause: str) -> list[Mapping[str, Any]]:

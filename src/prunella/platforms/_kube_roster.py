@@ -17,7 +17,7 @@ from prunella.core.model import Instant
 from prunella.errors import PermanentError
 from prunella.kube.access import Access, access, contexts
 from prunella.kube.client import ForbiddenError, MissingError
-from prunella.kube.kinds import HPA, NODE, POD, Kind, Object
+from prunella.kube.kinds import HPA, NODE, POD, ROLLOUT, Kind, Object
 from prunella.kube.pods import Node, Pod
 from prunella.kube.reflector import Reflector
 from prunella.kube.shared import SharedCluster, cluster_at, leave
@@ -30,6 +30,7 @@ from prunella.kube.workloads import (
     Workload,
     edition_kind,
 )
+from prunella.platforms._kube_argo import RolloutNames
 from prunella.ports import Clock
 
 T = TypeVar("T", bound=Object)
@@ -59,6 +60,7 @@ class Roster:
         self._edition: dict[str, Edition] = {}
         self._scaler_of: dict[Key, Scaler] = {}
         self._sick_nodes: dict[str, str] = {}
+        self._names = RolloutNames()
         self._listeners: defaultdict[Key, list[Listener]] = defaultdict(list)
         self._changes: defaultdict[Key, int] = defaultdict(int)
         self._allowed: dict[tuple[str, Kind, str, str], tuple[Instant, bool]] = {}
@@ -86,7 +88,15 @@ class Roster:
         found = None if reflector is None else reflector.get(key.namespace, key.name)
         if found is None:
             raise PermanentError(f"there is no {key}")
-        return found
+        return self._names.named(found)
+
+    async def read(self, key: Key) -> Workload:
+        """As it stands in the cluster in this moment.
+
+        Raises: TransientError, PermanentError: it cannot be had.
+        """
+        found = await self.cluster.read(KINDS[key.kind], key.name, key.namespace, Workload)
+        return self._names.named(found)
 
     def pods(self, key: Key, workload: Workload) -> Sequence[tuple[Pod, Edition | None]]:
         """Its pods, each with the version that it was made from."""
@@ -187,6 +197,8 @@ class Roster:
     def _on_workload(self, kind: str, old: Workload | None, new: Workload | None) -> None:
         one = new or old
         assert one is not None
+        if kind == ROLLOUT.name:
+            self._names.learn(old, new)
         self._tell(Key(kind, one.metadata.namespace, one.metadata.name))
 
     def _on_edition(self, old: Edition | None, new: Edition | None) -> None:

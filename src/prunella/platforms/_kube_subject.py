@@ -66,4 +66,4 @@ class Subject:
             await self.roster.ready(self.key.kind)
 
     async def read(self) -> Workload:
-        return await self.cluster.read(self.kind, self.key.name, self.key.namespace, Workload)
+        return await self.roster.read(self.key)

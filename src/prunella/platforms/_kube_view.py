@@ -49,7 +49,7 @@ class View(NamedTuple):
 
     def revision_of(self, pod: Pod) -> str:
         edition = self.editions.get(pod.metadata.uid)
-        return "" if edition is None else edition.template.revision
+        return "" if edition is None else edition.version
 
     def instance(self, name: InstanceId) -> Instance | None:
         return next((one for one in self.instances if one.id == name), None)
@@ -86,7 +86,7 @@ class Views:
         editions = {pod.metadata.uid: one for pod, one in found if one is not None}
         desired = self._desired(workload, scaler)
         pods = self._slots.fill((pod for pod, _ in found), desired)
-        revisions = {uid: one.template.revision for uid, one in editions.items()}
+        revisions = {uid: one.version for uid, one in editions.items()}
         ready = {
             revisions.get(pod.metadata.uid, "")
             for pod, _ in found
