@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.platforms.kube_bed import (
     Bed,
@@ -20,6 +21,10 @@ from tests.real.kubernetes import OwnKubernetes
 from prunella.core.model import Epoch, InstanceState, Verdict
 from prunella.core.progress import is_borne
 from prunella.errors import ConflictError, PermanentError, PrunellaError, TransientError
+from prunella.kube.shared import cluster_at, leave
+from prunella.platforms._kube_scaler import SCALED_OBJECT, lowered, raised
+from prunella.platforms._kube_values import Scaler
+from prunella.runtime.clock import SystemClock
 from prunella.testing.kube import FakeCluster
 
 E1 = Epoch(1)
@@ -301,6 +306,31 @@ async def test_a_context_that_is_not_there_is_an_error_that_names_those_that_are
     assert remark.fault
     assert "nowhere" in remark.message
     assert "fake" in remark.message
+
+
+@pytest.mark.parametrize("least", [None, 0, 1])
+async def test_the_least_number_of_a_scaled_object_is_put_back_exactly(
+    bed: Bed, least: int | None
+) -> None:
+    fake = fake_of(bed)
+    fake.register(SCALED_OBJECT)
+    spec = {"maxReplicaCount": 4} | ({} if least is None else {"minReplicaCount": least})
+    kind = {"apiVersion": SCALED_OBJECT.api_version, "kind": SCALED_OBJECT.name}
+    fake.put({**kind, "metadata": {"name": "shop"}, "spec": spec})
+    owner = {"uid": "u1", "kind": SCALED_OBJECT.name, "name": "shop", "controller": True}
+    metadata = {"name": "keda-hpa-shop", "namespace": "default", "ownerReferences": [owner]}
+    scaler = msgspec.convert({"metadata": metadata, "spec": {"maxReplicas": 4}}, Scaler)
+    cluster = cluster_at(fake.access, SystemClock())
+    await raised(cluster, scaler, 2, 3)
+    found = fake.find(SCALED_OBJECT, "shop", "default")
+    assert found is not None
+    assert found["spec"]["minReplicaCount"] == 3
+    assert await lowered(cluster, scaler, 3, 2) == 2
+    found = fake.find(SCALED_OBJECT, "shop", "default")
+    assert found is not None
+    assert found["spec"] == spec
+    assert not found["metadata"].get("annotations")
+    await leave(cluster)
 
 
 async def test_rollouts_in_a_cluster_without_argo_are_an_error(bed: Bed, tmp_path: Path) -> None:
