@@ -76,6 +76,8 @@ class Contact:
         while True:
             began = self._clock.now()
             trouble = await self._converse()
+            if (us := asyncio.current_task()) is not None and us.cancelling():
+                raise asyncio.CancelledError  # it came while a group of tasks was failing
             was_up = self._settled.is_set() and self._trouble is None
             if was_up and self._clock.now() - began > self._longest_pause_s:
                 pause_s = _FIRST_PAUSE_S

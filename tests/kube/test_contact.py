@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -124,6 +125,21 @@ async def test_a_usual_end_is_nobodys_business_unless_it_comes_at_once() -> None
     with pytest.raises(TransientError, match="other ends what it tells"):
         await other.contact.ready()
     await other.contact.close()
+
+
+async def test_an_end_that_comes_while_it_fails_is_not_lost() -> None:
+    """A group of tasks that is failing already swallows a cancellation."""
+
+    async def conversation() -> PrunellaError | None:
+        contact.up()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return AWAY
+
+    contact = Contact(SimClock(), "other", conversation, longest_pause_s=1.0)
+    await contact.ready()
+    async with asyncio.timeout(30):
+        await contact.close()
 
 
 async def test_a_defect_is_raised_to_whoever_asks() -> None:

@@ -163,6 +163,8 @@ class Living:
 
     async def __aexit__(self, *_: object) -> None:
         await self._open.aclose()
+        if (fake := self.bed.fake) is not None:
+            await until(lambda: fake.watches == 0)
 
     async def _stop(self) -> None:
         await self.healing.stop_monitoring(leave=self.home.has_lost)

@@ -22,8 +22,8 @@ from prunella.core.model import Epoch, InstanceState, Verdict
 from prunella.core.progress import is_borne
 from prunella.errors import ConflictError, PermanentError, PrunellaError, TransientError
 from prunella.kube.shared import cluster_at, leave
+from prunella.kube.workloads import Scaler
 from prunella.platforms._kube_scaler import SCALED_OBJECT, lowered, raised
-from prunella.platforms._kube_values import Scaler
 from prunella.runtime.clock import SystemClock
 from prunella.testing.kube import FakeCluster
 

@@ -390,12 +390,19 @@ class SelfHealingOrchestrator(Orders):
     async def _dismiss(
         self, service: ServiceId, *, for_good: bool = False, leave: bool = False
     ) -> None:
-        ward = self._wards.pop(service)
+        """To its end, also when cancelled: a ward cannot be ended by halves."""
+        ward = self._wards[service]
+        ending = asyncio.get_running_loop().create_task(ward.stop(for_good=for_good, leave=leave))
         try:
-            await ward.stop(for_good=for_good, leave=leave)
+            await asyncio.shield(ending)
+        except asyncio.CancelledError:
+            await asyncio.gather(ending, return_exceptions=True)
+            raise
         except (TransientError, PermanentError) as error:
             _log.error("not-stopped", service=service, error=str(error))
-        self._fleet.leave(service)
+        finally:
+            del self._wards[service]
+            self._fleet.leave(service)
 
     async def _run_parts(self) -> None:
         store = self._require_store()
