@@ -19,7 +19,7 @@ from prunella.kube.client import MissingError
 from prunella.kube.kinds import EVENT
 from prunella.kube.shared import SharedCluster
 from prunella.kube.workloads import KINDS
-from prunella.operator.resolve import Workload
+from prunella.operator.aims import Workload
 from prunella.ports import Clock
 
 _log = structlog.get_logger("prunella.events")

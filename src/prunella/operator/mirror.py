@@ -21,8 +21,8 @@ from prunella.core.model import Instant
 from prunella.errors import ConflictError, PermanentError, StaleEpochError, TransientError
 from prunella.kube.kinds import HEALING_ACTION, Json, Meta, Object, Struct
 from prunella.kube.shared import SharedCluster
+from prunella.operator.aims import Workload
 from prunella.operator.objects import SERVICE_LABEL
-from prunella.operator.resolve import Workload
 from prunella.ports import Clock
 from prunella.runtime.orchestrator import SelfHealingOrchestrator
 from prunella.wire import HealingAction

@@ -7,7 +7,7 @@ it was; only what a good watch shows to be gone goes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,18 +20,18 @@ from prunella.errors import (
     PrunellaError,
     StaleEpochError,
     TransientError,
-    UnknownServiceError,
 )
-from prunella.kube.client import MissingError
-from prunella.kube.kinds import HEALING_POLICY, Json
+from prunella.kube.kinds import HEALING_POLICY
 from prunella.kube.reflector import Reflector
 from prunella.kube.shared import SharedCluster
 from prunella.kube.workloads import KINDS
 from prunella.kube.workloads import Workload as Seen
 from prunella.operator import pauses
-from prunella.operator.objects import Condition, Policy, Status, conditions
+from prunella.operator.aims import Workload, kinds_of
+from prunella.operator.objects import Policy
 from prunella.operator.pauses import Holds, Pause
-from prunella.operator.resolve import Resolver, Verdict, Workload, kinds_of
+from prunella.operator.resolve import Resolver, Verdict
+from prunella.operator.statuses import Statuses, Told
 from prunella.ports import Clock
 from prunella.runtime.building import require_buildable
 from prunella.runtime.orchestrator import SelfHealingOrchestrator
@@ -41,7 +41,6 @@ _GATHER_S = 0.2  # changes come in bursts
 _LOOK_S = 2.0  # how often health is told
 _RETRY_S = 1.0
 _AT_ONCE = 50
-_PACE_S = 0.2  # between two writes of status: healing has more to ask than we
 
 
 class Policies:
@@ -70,7 +69,7 @@ class Policies:
         self._verdicts: list[Verdict] = []
         self._paused: dict[str, list[Pause]] = {}
         self._blind: dict[str, str] = {}
-        self._written: dict[str, tuple[str, Json]] = {}
+        self._statuses = Statuses(cluster, healing, clock, is_everywhere=self._namespaces == ("",))
         self._turn = asyncio.Lock()
 
     # For others --------------------------------------------------------------------------------
@@ -113,13 +112,17 @@ class Policies:
         """For ever."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._tell())
+                group.create_task(self._statuses.run(self._told))
                 while True:
                     await self._pass()
                     await self._wait()
         finally:
             for reflector, listener in self._watched:
                 reflector.ignore(listener)
+
+    def _told(self) -> Iterator[Told]:
+        for verdict in [*self._verdicts]:
+            yield verdict, self._paused.get(verdict.policy.metadata.uid, ())
 
     async def _pass(self) -> None:
         async with self._turn:
@@ -312,102 +315,5 @@ class Policies:
         seen = self._seen(workload)
         return "" if seen is None else seen.metadata.uid
 
-    # What policies are told --------------------------------------------------------------------
-
-    async def _tell(self) -> None:
-        while True:
-            for number, verdict in enumerate([*self._verdicts]):
-                if number % _AT_ONCE == 0:
-                    await self._sleep(0)  # healing comes first
-                try:
-                    if await self._write(verdict):
-                        await self._sleep(_PACE_S)
-                except StaleEpochError:
-                    raise
-                except MissingError:
-                    continue  # it has just been deleted
-                except (TransientError, PermanentError) as error:
-                    _log.warning(
-                        "status-not-written", policy=verdict.policy.words, error=str(error)
-                    )
-                    await self._sleep(_RETRY_S)
-            await self._sleep(_RETRY_S)
-
-    async def _write(self, verdict: Verdict) -> bool:
-        """Whether there was something to write."""
-        meta = verdict.policy.metadata
-        newest = self._policies_now(meta.namespace, meta.name)
-        if newest is None or newest.metadata.uid != meta.uid:
-            return False
-        status = self._status(verdict, newest)
-        have = _as_json(newest.status)
-        before = self._written.get(meta.uid)
-        if before is not None and before[0] == newest.metadata.resource_version:
-            have = before[1]  # what we wrote has not come back yet
-        if {key: have.get(key) for key in status} == status:
-            return False
-        await self._cluster.patch(
-            HEALING_POLICY, meta.name, meta.namespace, {"status": status}, sub="status"
-        )
-        self._written[meta.uid] = newest.metadata.resource_version, status
-        return True
-
-    def _policies_now(self, namespace: str, name: str) -> Policy | None:
-        whole = self._namespaces == ("",)
-        reflector = self._cluster.reflector(HEALING_POLICY, "" if whole else namespace, Policy)
-        return reflector.get(namespace, name)
-
-    def _status(self, verdict: Verdict, newest: Policy) -> Json:
-        counts, healthy = self._health(verdict)
-        paused = self._paused.get(verdict.policy.metadata.uid, [])
-        known = [verdict.accepted, verdict.resolved, healthy]
-        if paused:
-            words = "; ".join(dict.fromkeys(one.words for one in paused))
-            known.append(Condition("Paused", status=True, reason="Annotation", message=words))
-        elif any(one.get("type") == "Paused" for one in newest.status.conditions):
-            known.append(Condition("Paused", status=False, reason="NoAnnotation"))
-        generation = verdict.policy.metadata.generation
-        status: Json = {
-            "observedGeneration": generation,
-            "conditions": conditions(known, newest.status.conditions, generation, self._clock),
-            "services": counts,
-        }
-        if verdict.spec is not None and verdict.accepted.status:
-            status["accepted"] = {"generation": verdict.generation, "spec": verdict.spec}
-        return status
-
-    def _health(self, verdict: Verdict) -> tuple[Json, Condition]:
-        words = ("healthy", "degraded", "failed", "recovering", "unknown")
-        counts: Json = {"total": len(verdict.services), **dict.fromkeys(words, 0)}
-        ill: list[str] = []
-        for id_ in verdict.services:
-            try:
-                one = self._healing.get_service_health(id_)
-            except UnknownServiceError:  # not taken over yet
-                counts["unknown"] += 1
-                continue
-            counts[one.status] += 1
-            if one.status not in ("healthy", "unknown"):
-                ill.append(f"{id_} is {one.status}: {one.detail}")
-        said = f"{counts['healthy']} of {counts['total']} healthy"
-        if ill:
-            message = "; ".join([said, *ill[:5]])
-            return counts, Condition("Healthy", status=False, reason="Unwell", message=message)
-        if counts["healthy"] == counts["total"] > 0:
-            return counts, Condition("Healthy", status=True, reason="Well", message=said)
-        return counts, Condition("Healthy", status=None, reason="NotKnown", message=said)
-
     async def _sleep(self, seconds: float) -> None:
         await self._clock.sleep_until(Instant(self._clock.now() + seconds))
-
-
-def _as_json(status: Status) -> Json:
-    accepted = status.accepted
-    return {
-        "observedGeneration": status.observed_generation,
-        "conditions": [dict(one) for one in status.conditions],
-        "services": dict(status.services),
-        "accepted": None
-        if accepted is None
-        else {"generation": accepted.generation, "spec": accepted.spec},
-    }

@@ -5,41 +5,23 @@ One bad policy is its own trouble: it keeps what it last specified well, and no 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from prunella.config import Config, ConfigFaults, ServiceConfig, beside
 from prunella.config.schema import SERVICE_ID
 from prunella.core.model import Mode, ServiceId
 from prunella.core.policy import Need
 from prunella.kube.kinds import Json
-from prunella.kube.workloads import KINDS
+from prunella.operator.aims import Unfit, Workload, aim, chosen, service_id
 from prunella.operator.objects import Condition, Policy
 from prunella.spec import Spec
 
 _OURS = ("kind", "name", "namespace", "context", "kubeconfig", "watch")
 _COMMANDS = ("exec", "process")  # probes that act on Prunella's own machine
-
-
-class Workload(NamedTuple):
-    """One that is there, as far as policies care."""
-
-    kind: str
-    namespace: str
-    name: str
-    labels: Mapping[str, str] = {}
-
-    @property
-    def words(self) -> str:
-        return f"{self.kind} {self.namespace}/{self.name}"
-
-    @property
-    def of(self) -> tuple[str, str, str]:
-        return self.kind, self.namespace, self.name
 
 
 @dataclass(slots=True)
@@ -54,10 +36,6 @@ class Verdict:
     services: dict[ServiceId, tuple[Workload, ServiceConfig]] = field(
         default_factory=dict[ServiceId, tuple[Workload, ServiceConfig]]
     )
-
-
-class Unfit(Exception):
-    """A policy that cannot be used, in the words of its condition."""
 
 
 class Resolver:
@@ -148,7 +126,7 @@ class Resolver:
             return self._unfit[key]
         if key not in self._judged:
             try:
-                kind, name, _ = _aim(spec)
+                kind, name, _ = aim(spec)
                 target = Workload(kind, namespace, name or "any")
                 made = self._service(target, spec)
                 if name:
@@ -169,10 +147,10 @@ class Resolver:
         """Find its workloads, less those that are another one's already."""
         assert verdict.spec is not None
         meta = verdict.policy.metadata
-        kind, name, labels = _aim(verdict.spec)
+        kind, name, labels = aim(verdict.spec)
         there = workloads.get((kind, meta.namespace))
         if there is not None:
-            found: Sequence[Workload] = _found(there, name, labels)
+            found: Sequence[Workload] = chosen(there, name, labels)
             self._targets[meta.uid] = found
         elif meta.uid in self._targets:
             found = self._targets[meta.uid]  # nobody can tell: as it was
@@ -247,56 +225,7 @@ class Resolver:
                 memory.pop(cast("Any", key))
 
 
-def service_id(workload: Workload) -> ServiceId:
-    """``<namespace>.<name>``; one that would be too long is cut, and told from others by a hash."""
-    whole = f"{workload.namespace}.{workload.name}"
-    if not re.fullmatch(SERVICE_ID, whole):
-        whole = f"{whole[:54]}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
-    return ServiceId(whole)
-
-
-def kinds_of(spec: Json) -> str | None:
-    """The kind of workload that a policy looks for; None: it does not say it well."""
-    try:
-        return _aim(spec)[0]
-    except Unfit:
-        return None
-
-
 _NOTHING = Condition("Resolved", status=None, reason="CannotTell")
-
-
-def _aim(spec: Json) -> tuple[str, str, Mapping[str, str]]:
-    """Kind, and name or labels. Raises: Unfit."""
-    target, selector = spec.get("target"), spec.get("selector")
-    if (target is None) == (selector is None):
-        raise Unfit("expected either 'target' or 'selector'")
-    chosen = selector if target is None else target
-    if not isinstance(chosen, dict):
-        raise Unfit("'target' and 'selector' are mappings")
-    one = cast("Json", chosen)
-    kind = str(one.get("kind", "Deployment"))
-    if kind not in KINDS:
-        raise Unfit(f"no kind {kind!r} of workload, expected one of: {', '.join(KINDS)}")
-    known = {"kind", "name"} if target is not None else {"kind", "matchLabels"}
-    if extra := one.keys() - known:
-        raise Unfit(f"unknown key {min(extra)!r}, expected {' and '.join(sorted(known))}")
-    if target is not None:
-        if not one.get("name"):
-            raise Unfit("'target' has no 'name'")
-        return kind, str(one["name"]), {}
-    labels = one.get("matchLabels")
-    if not isinstance(labels, dict) or not labels:
-        raise Unfit("'matchLabels' is empty and would match everything: name at least one label")
-    return kind, "", {str(key): str(value) for key, value in cast("Json", labels).items()}
-
-
-def _found(
-    there: Mapping[str, Workload], name: str, labels: Mapping[str, str]
-) -> Sequence[Workload]:
-    if name:
-        return [there[name]] if name in there else []
-    return [one for one in there.values() if labels.items() <= one.labels.items()]
 
 
 def _needed(body: Json) -> Sequence[str]:
