@@ -252,6 +252,24 @@ async def test_an_eviction_that_is_not_allowed_is_refused_and_foretold(
     assert await platform.observe() == status
 
 
+async def test_where_keda_sets_the_number_its_own_object_is_to_be_changed(
+    bed: Bed, tmp_path: Path
+) -> None:
+    fake = fake_of(bed)
+    await bed.apply(replicas=1)
+    owner = {"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": "shop", "uid": "1"}
+    meta = {"name": "keda-shop", "ownerReferences": [{**owner, "controller": True}]}
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "shop"}
+    spec = {"scaleTargetRef": target, "minReplicas": 1, "maxReplicas": 4}
+    scaler = {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler"}
+    fake.put({**scaler, "metadata": meta, "spec": spec})
+    fake.deny("patch", "scaledobjects")
+    platform = bed.platform(tmp_path)
+    await platform.observe()
+    said = [one.message for one in await platform.examine()]
+    assert any("scale-up will fail: we may not patch scaledobjects" in one for one in said)
+
+
 async def test_what_ran_out_of_memory_is_said_so(bed: Bed, tmp_path: Path) -> None:
     await bed.apply(replicas=1)
     platform = bed.platform(tmp_path)
