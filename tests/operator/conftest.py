@@ -41,6 +41,7 @@ CRD = Kind(
     "CustomResourceDefinition",
     namespaced=False,
 )
+_TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 SOON: Mapping[str, Any] = {
     "grace": "200ms",
     "verify": {"soak": "300ms", "deadline": "10s"},
@@ -108,6 +109,22 @@ class Bed:
     async def all(self, kind: Kind) -> list[Json]:
         answer = await self.cluster.ask("GET", kind.path(self.namespace))
         return list(msgspec.json.decode(answer)["items"])
+
+    async def table(self, kind: Kind) -> list[Json]:
+        """What `kubectl get` shows, row by row."""
+        session, headers = await self.cluster._ready()
+        url = self.cluster.access.server + kind.path(self.namespace)
+        async with session.get(url, headers={**headers, "Accept": _TABLE}, ssl=False) as answer:
+            table = msgspec.json.decode(await answer.read())
+        columns = table["columnDefinitions"]
+        return [
+            {
+                column["name"]: cell
+                for column, cell in zip(columns, row["cells"], strict=True)
+                if column["priority"] == 0
+            }
+            for row in table["rows"]
+        ]
 
     async def condition(self, policy: str, kind: str) -> tuple[str, str, str]:
         one = await self.cluster.get(HEALING_POLICY, policy, self.namespace)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import msgspec
 from tests.operator.conftest import Bed, Living, until
 
 from prunella.kube.kinds import HEALING_ACTION, POD, Json
 
 TARGET = {"kind": "Deployment", "name": "web"}
-TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 
 
 async def heal(one: Living, count: int = 1) -> list[str]:
@@ -182,15 +180,7 @@ async def test_a_real_server_prints_them_as_history(real_bed: Bed) -> None:
         "status": {"outcome": "recovered", "success": True, "recoveryTime": "1.2s"},
     }
     await bed.cluster.create(HEALING_ACTION, action, bed.namespace)
-    session, headers = await bed.cluster._ready()
-    url = bed.cluster.access.server + HEALING_ACTION.path(bed.namespace)
-    async with session.get(url, headers={**headers, "Accept": TABLE}, ssl=False) as answer:
-        table = msgspec.json.decode(await answer.read())
-    shown = {
-        column["name"]: cell
-        for column, cell in zip(table["columnDefinitions"], table["rows"][0]["cells"], strict=True)
-        if column["priority"] == 0
-    }
+    (shown,) = await bed.table(HEALING_ACTION)
     assert shown == {
         "Name": "shop.web-1",
         "Started": "2026-01-01T12:00:00.000000Z",

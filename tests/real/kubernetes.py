@@ -28,6 +28,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import yaml
+from tests.real.audit import Audit
 from tests.real.freeze import freeze, thaw
 from tests.real.images import Release, pack
 from tests.real.slot import SYSTEM_PATH, Slot, claimed, run
@@ -46,6 +47,7 @@ _CNI = Path("/usr/lib/cni")
 _START_S = 60.0
 _STOP_S = 30.0
 _JOIN = 'echo $$ > "$0" && exec "$@"'  # a cgroup, before anything is started from there
+_OWN = "own"  # a folder that lasts as long as its pod
 _HIDE = 'set -e; mount -t tmpfs tmpfs /run; exec "$@"'
 
 
@@ -125,6 +127,7 @@ class OwnKubernetes(Kubernetes):
         self._etcd_port = free_port(2)
         self._kubelet_port = free_port(2)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self.audit = Audit(self.folder)
         self._write_identities()
         super().__init__(self.folder / "kubeconfig")
 
@@ -171,6 +174,7 @@ class OwnKubernetes(Kubernetes):
             f"--service-account-signing-key-file={self.folder}/sa.key",
             "--service-cluster-ip-range=10.0.0.0/24",
             *keys,
+            *self.audit.options(),
         )
         until(self.answers, _START_S)
 
@@ -235,6 +239,14 @@ class OwnKubernetes(Kubernetes):
         """As the kernel does when it runs out of memory."""
         found = pod["status"]["containerStatuses"][0]["containerID"]
         self._ctr("tasks", "kill", "--signal", "SIGKILL", found.removeprefix("containerd://"))
+
+    def ruin(self, pod: Mapping[str, Any]) -> None:
+        """End its container, now and whenever it starts: only another pod helps. The pod is one of
+        a `brittle` Deployment.
+        """
+        volumes = self.folder / "kubelet" / "pods" / pod["metadata"]["uid"] / "volumes"
+        (volumes / "kubernetes.io~empty-dir" / _OWN / "ruined").touch()
+        self.kill_container(pod)
 
     def first_processes(self, pods: Iterable[Mapping[str, Any]]) -> Sequence[int]:
         """Of the first container of each pod: the process that is the container's end."""
@@ -421,6 +433,19 @@ def deployment(
             },
         },
     }
+
+
+def brittle(name: str, image: str, **settings: Any) -> dict[str, Any]:
+    """A Deployment of pods that can be ruined."""
+    body = deployment(
+        name,
+        image,
+        command=["/bin/sh", "-c", f"[ ! -e /{_OWN}/ruined ] && exec /bin/serve"],
+        volumeMounts=[{"name": _OWN, "mountPath": f"/{_OWN}"}],
+        **settings,
+    )
+    body["spec"]["template"]["spec"]["volumes"] = [{"name": _OWN, "emptyDir": {}}]
+    return body
 
 
 def _archive(name: str, layer: bytes, config: Mapping[str, Sequence[str]]) -> bytes:
