@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Container, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -14,7 +14,7 @@ from typing import Any
 from urllib.request import urlopen
 
 from tests.real.images import tell
-from tests.real.kubernetes import OwnKubernetes, deployment
+from tests.real.kubernetes import Kubernetes, OwnKubernetes, brittle, deployment
 
 from prunella.config import from_mapping
 from prunella.runtime.orchestrator import SelfHealingOrchestrator
@@ -25,7 +25,7 @@ HTTP = {"kind": "http", "url": "http://{address}:{port}/"}
 
 @asynccontextmanager
 async def watched(
-    folder: Path, cluster: OwnKubernetes, namespace: str, **service: Any
+    folder: Path, cluster: Kubernetes, namespace: str, **service: Any
 ) -> AsyncIterator[SelfHealingOrchestrator]:
     """The Deployment ``shop``, watched at a fast pace."""
     async with watching(folder, cluster, namespace, {"shop": service}) as orchestrator:
@@ -34,7 +34,7 @@ async def watched(
 
 @asynccontextmanager
 async def watching(
-    folder: Path, cluster: OwnKubernetes, namespace: str, services: Mapping[str, dict[str, Any]]
+    folder: Path, cluster: Kubernetes, namespace: str, services: Mapping[str, dict[str, Any]]
 ) -> AsyncIterator[SelfHealingOrchestrator]:
     """Deployments by their names, each with its own settings, at a fast pace, once all are well."""
     defaults = {
@@ -67,6 +67,13 @@ async def until(condition: Callable[[], object], within_s: float = 40) -> None:
             await asyncio.sleep(0.02)
 
 
+async def eventually(condition: Callable[[], Awaitable[object]], within_s: float = 60) -> None:
+    """As `until`, where it has to be asked for."""
+    async with asyncio.timeout(within_s):
+        while not await condition():  # noqa: ASYNC110 - a cluster has to be asked
+            await asyncio.sleep(0.05)
+
+
 async def proven(orchestrator: SelfHealingOrchestrator) -> None:
     """Wait until the version that runs has soaked."""
     record = orchestrator._ward("shop").engine.record
@@ -93,10 +100,17 @@ class Cluster:
     def __init__(self, cluster: OwnKubernetes, namespace: str) -> None:
         self.cluster = cluster
         self.path = f"/apis/apps/v1/namespaces/{namespace}/deployments"
-        self._namespace = namespace
+        self.namespace = namespace
 
     async def create(self, image: str, **settings: Any) -> None:
-        body = deployment("shop", image, **settings)
+        await self.apply(deployment("shop", image, **settings))
+
+    async def create_brittle(self) -> None:
+        """Two pods that can be ruined."""
+        image = await asyncio.to_thread(self.cluster.make_image, "shop:1")
+        await self.apply(brittle("shop", image))
+
+    async def apply(self, body: dict[str, Any]) -> None:
         await asyncio.to_thread(self.cluster.call, "POST", self.path, body)
         await self.ready(body["spec"]["replicas"])
 
@@ -110,10 +124,32 @@ class Cluster:
         return await asyncio.to_thread(self.cluster.call, method, path, body)
 
     async def pods(self) -> list[dict[str, Any]]:
-        return await asyncio.to_thread(self.cluster.pods, self._namespace)
+        return await asyncio.to_thread(self.cluster.pods, self.namespace)
 
     async def uids(self) -> set[str]:
         return {one["metadata"]["uid"] for one in await self.pods()}
+
+    async def ruin(self) -> tuple[str, str]:
+        """One of two pods; the uids of that one and of the other."""
+        victim, spared = await self.pods()
+        await asyncio.to_thread(self.cluster.ruin, victim)
+        return victim["metadata"]["uid"], spared["metadata"]["uid"]
+
+    async def asked(self, what: str) -> list[str]:
+        """Of what Prunella has asked the API server for: what has that in it, in order."""
+        asked = await asyncio.to_thread(self.cluster.audit.asked, self.namespace)
+        return [one for one in asked if what in one]
+
+    async def healed(self, victim: str, spared: str) -> None:
+        """Wait for two ready pods: the spared one, and one in place of the victim."""
+
+        async def replaced() -> bool:
+            uids = await self.uids()
+            return victim not in uids and len(uids) == 2
+
+        await eventually(replaced)
+        await self.ready(2)
+        assert spared in await self.uids()
 
     async def kill_all(self, gap_s: float = 0.0) -> set[str]:
         """End all that runs, in no order; the runs that are over by that."""

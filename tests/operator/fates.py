@@ -66,5 +66,5 @@ class RealFate:
         await asyncio.to_thread(self._own.start_api)
 
     async def evictions(self) -> int:
-        writes = await asyncio.to_thread(self._own.audit.writes, self._bed.namespace)
-        return len([1 for one in writes if " create pods/eviction " in one])
+        asked = await asyncio.to_thread(self._own.audit.asked, self._bed.namespace)
+        return len([1 for one in asked if " create pods/eviction " in one])

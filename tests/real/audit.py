@@ -1,4 +1,4 @@
-"""What a real API server was asked to change, in its own words: nobody has to be believed."""
+"""What a real API server was asked for, in its own words: nobody has to be believed."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ _POLICY = {
     "kind": "Policy",
     "omitStages": ["RequestReceived"],
     "rules": [
+        {
+            "level": "Metadata",
+            "verbs": ["list"],
+            "resources": [{"group": "apps", "resources": ["deployments"]}],
+        },
         {"level": "None", "verbs": ["get", "list", "watch"]},
         {"level": "None", "resources": _RESTLESS},
         {"level": "Metadata"},
@@ -27,7 +32,7 @@ _POLICY = {
 
 
 class Audit:
-    """Every request to change something that lasts.
+    """Every request to change something that lasts, and every list of Deployments.
 
     The server writes it down before it answers, so what has been answered is there.
     """
@@ -40,7 +45,7 @@ class Audit:
         """Of the API server."""
         return f"--audit-policy-file={self._policy}", f"--audit-log-path={self._log}"
 
-    def writes(self, namespace: str, agent: str = "prunella") -> list[str]:
+    def asked(self, namespace: str, agent: str = "prunella") -> list[str]:
         """What `agent` has asked for there, in order: ``201 create pods/eviction shop-1``."""
         entries = map(json.loads, self._log.read_text().splitlines())
         return [
