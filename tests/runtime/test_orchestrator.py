@@ -471,3 +471,15 @@ async def test_left_running_a_service_outlives_the_orchestrator_and_is_adopted(
     second = await running(shop=SLEEPER)
     await eventually(lambda: well(second))
     assert second.get_pids("shop") == before
+
+
+async def test_why_says_why_nothing_can_be_told(
+    running: Callable[..., Awaitable[Any]], eventually: Eventually
+) -> None:
+    command = {"observe": ["sh", "-c", "exit 127"], "restart": ["true"]}
+    orchestrator = await running(shop={"platform": "command", "command": command})
+
+    async def remarks() -> list[str]:
+        return list((await orchestrator.why("shop")).remarks)
+
+    assert await eventually(remarks) == ["what runs cannot be told now: sh: exit code 127"]

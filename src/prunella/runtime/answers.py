@@ -124,15 +124,16 @@ class Answers:
         past, _ = await self.decisions(service_id)
         now, decision = self._clock.stamp(), ward.engine.decision
         wake_at = ward.engine.record.wake_at or decision.wake_at
+        trouble = ward.engine.trouble
+        unseen = [f"what runs cannot be told now: {trouble}"] if trouble else []
+        remarks = (*ward.remarks, *self._gateways.remarks(ward.config))
         return Explanation(
             service=self.get_service_health(service_id),
             now=f"{decision.reason}: {decision.detail}",
             vetoes={veto.guard: veto.reason for veto in decision.vetoes},
             next_look=None if wake_at is None else wall_of(wake_at, now),
             holds=[to_hold(hold) for hold in self._holds_on(ward.config.id)],
-            remarks=[
-                remark.message for remark in (*ward.remarks, *self._gateways.remarks(ward.config))
-            ],
+            remarks=[*unseen, *(remark.message for remark in remarks)],
             decisions=past,
         )
 

@@ -142,6 +142,11 @@ class Engine:
         return self._target.flow
 
     @property
+    def trouble(self) -> str:
+        """Why its platform cannot tell now what is there; empty: it can."""
+        return self._target.trouble
+
+    @property
     def vitals(self) -> Mapping[ProbeKey, Vitals]:
         return self.beliefs.vitals
 

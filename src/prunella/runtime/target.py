@@ -46,9 +46,22 @@ def build(
 
 
 class Target:
-    """A service to act on. With a release source, what is deployed is what that one says."""
+    """A service to act on. With a release source, what is deployed is what that one says.
 
-    __slots__ = ("_edition", "_editions", "_platform", "_policy", "_release", "_service", "passage")
+    Attributes:
+        trouble: why its platform cannot tell now what is there; empty: it can.
+    """
+
+    __slots__ = (
+        "_edition",
+        "_editions",
+        "_platform",
+        "_policy",
+        "_release",
+        "_service",
+        "passage",
+        "trouble",
+    )
 
     def __init__(
         self,
@@ -65,6 +78,7 @@ class Target:
         self._editions = Editions()
         self._edition: str | None = None  # what the platform called its version last
         self.passage = passage
+        self.trouble = ""
 
     @property
     def name(self) -> str:
@@ -106,8 +120,11 @@ class Target:
         try:
             status = await self._platform.observe()
         except (TransientError, PermanentError) as error:
-            _log.warning("platform-unreadable", service=self._service, error=str(error))
+            if str(error) != self.trouble:
+                _log.warning("platform-unreadable", service=self._service, error=str(error))
+            self.trouble = str(error)
             return None
+        self.trouble = ""
         release, before, self._edition = self._release, self._edition, status.revision
         if release is None:
             return status
