@@ -5,9 +5,12 @@ anybody.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import ssl
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -87,6 +90,93 @@ async def test_who_may_not_evict_says_so_and_heals_once_it_may(
     assert 'cannot create resource "pods/eviction"' in refused.detail
     asked = await cluster.asked(EVICTION)
     assert [one[:3] for one in asked if not one.startswith("403")] == ["201"]
+
+
+async def test_a_server_that_puts_us_off_is_not_pressed_and_asked_again(
+    own_kubernetes: OwnKubernetes, namespace: str, tmp_path: Path
+) -> None:
+    cluster = Cluster(own_kubernetes, namespace)
+    await cluster.create_brittle()
+    account = Account(cluster, namespace, tmp_path)
+    await account.create(*SEE, EVICT)
+    async with watched(
+        tmp_path, Kubernetes(account.kubeconfig), namespace, **PATIENT
+    ) as orchestrator:
+        pods = await cluster.uids()
+        async with full(cluster, account, namespace):
+            victim, spared = await cluster.ruin()
+            refused = await ended(orchestrator, "restart", outcome="error")
+            assert await cluster.uids() == pods
+            asked = await cluster.asked(EVICTION)
+        await cluster.healed(victim, spared)
+        await ended(orchestrator, "restart", outcome="recovered")
+        print(asked, shown(await orchestrator.get_healing_history(limit=20)))  # noqa: T201
+    assert "is busy" in refused.detail
+    assert {one[:3] for one in asked} == {"429"}
+    asked = await cluster.asked(EVICTION)
+    assert [one[:3] for one in asked if not one.startswith("429")] == ["201"]
+
+
+@asynccontextmanager
+async def full(cluster: Cluster, account: Account, namespace: str) -> AsyncIterator[None]:
+    """No room for evictions by our account, by the server's own fairness."""
+    flow = "/apis/flowcontrol.apiserver.k8s.io/v1"
+    limits = {
+        "nominalConcurrencyShares": 0,
+        "borrowingLimitPercent": 0,
+        "lendablePercent": 0,
+        "limitResponse": {"type": "Reject"},
+    }
+    who = {"kind": "ServiceAccount", "serviceAccount": {"name": "healer", "namespace": namespace}}
+    evictions = {
+        "verbs": ["create"],
+        "apiGroups": [""],
+        "resources": ["pods/eviction"],
+        "namespaces": [namespace],
+    }
+    schema = {
+        "priorityLevelConfiguration": {"name": namespace},
+        "matchingPrecedence": 2,
+        "rules": [{"subjects": [who], "resourceRules": [evictions]}],
+    }
+    name = {"metadata": {"name": namespace}}
+    level = {**name, "spec": {"type": "Limited", "limited": limits}}
+    await cluster.call("POST", f"{flow}/prioritylevelconfigurations", level)
+    await cluster.call("POST", f"{flow}/flowschemas", {**name, "spec": schema})
+    try:
+        writers = await occupy(Kubernetes(account.kubeconfig), namespace)
+        yield
+        for writer in writers:
+            writer.transport.abort()
+    finally:
+        await cluster.call("DELETE", f"{flow}/flowschemas/{namespace}")
+        await cluster.call("DELETE", f"{flow}/prioritylevelconfigurations/{namespace}")
+
+
+async def occupy(api: Kubernetes, namespace: str) -> list[asyncio.StreamWriter]:
+    """Evictions whose senders never get to their end, as many as it takes to have another one
+    refused.
+    """
+    path = f"/api/v1/namespaces/{namespace}/pods/nobody/eviction"
+    place = urlsplit(api.server)
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: {place.netloc}\r\nAuthorization: Bearer {api.token}\r\n"
+        "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+    )
+    writers: list[asyncio.StreamWriter] = []
+
+    async def is_refused() -> bool:
+        tls = ssl._create_unverified_context()
+        _, writer = await asyncio.open_connection(place.hostname, place.port, ssl=tls)
+        writer.write(head.encode())
+        writers.append(writer)
+        body = {"metadata": {"name": "nobody", "namespace": namespace}}
+        with pytest.raises(RuntimeError) as refused:  # there is no such pod either
+            await asyncio.to_thread(api.call, "POST", path, body)
+        return "Too many requests" in str(refused.value)
+
+    await eventually(is_refused)
+    return writers
 
 
 async def test_an_eviction_of_a_pod_that_a_person_has_just_written_on_happens_once(

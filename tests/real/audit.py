@@ -51,7 +51,7 @@ class Audit:
         return [
             _words(one)
             for one in entries
-            if one["userAgent"].startswith(agent)
+            if one.get("userAgent", "").startswith(agent)
             and one.get("objectRef", {}).get("namespace") == namespace
         ]
 
