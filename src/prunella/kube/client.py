@@ -118,7 +118,6 @@ class Cluster:
         *,
         content: str = MERGE_PATCH,
         sub: str = "",
-        force: bool = False,
     ) -> Json:
         """Change one object. For a precondition, give ``metadata.resourceVersion`` in a merge
         patch, or a ``test`` in a JSON patch.
@@ -127,8 +126,7 @@ class Cluster:
             ConflictError: the resource version is not the newest one.
             InvalidError: a ``test`` did not hold.
         """
-        query = {"fieldManager": MANAGER, **({"force": "true"} if force else {})}
-        path = kind.path(namespace, name, sub)
+        path, query = kind.path(namespace, name, sub), {"fieldManager": MANAGER}
         return _object(await self.ask("PATCH", path, query=query, body=body, content=content))
 
     async def replace(
