@@ -69,7 +69,7 @@ async def relayed(cluster: Kubernetes, folder: Path) -> AsyncIterator[Relay]:
     relay = Relay(cluster, folder / "relayed")
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", relay.pass_on)
-    runner = web.AppRunner(app, shutdown_timeout=0)
+    runner = web.AppRunner(app, shutdown_timeout=0, handler_cancellation=True)
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)
