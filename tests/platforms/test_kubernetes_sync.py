@@ -352,7 +352,7 @@ async def test_what_another_controller_would_undo_is_not_paused(
     bed: Bed, argo: Kept, tmp_path: Path
 ) -> None:
     above = {
-        "apiVersion": "argoproj.io/v1alpha1",
+        "apiVersion": "example.com/v1",  # of a kind that is known it would be collected
         "kind": "ApplicationSet",
         "name": "shops",
         "uid": "0b8e3e0a-5a31-4a0c-8f2b-0a1f6c1f3f10",
