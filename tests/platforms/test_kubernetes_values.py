@@ -154,6 +154,7 @@ def seen(
         "sick_node": "",
         "was_out": False,
         "ended_at": ended_at,
+        "is_alone": True,
         "now": now,
         "port": "",
     }
@@ -176,6 +177,8 @@ def waiting(reason: str) -> dict[str, Any]:
         ({"state": ENDED, "ended_s": 0.9}, "running", None, False),
         ({"state": ENDED, "ended_s": 1.0}, "exited", None, False),
         ({"state": ENDED, "ended_s": 0.2, "count": 1}, "exited", None, False),
+        ({"state": ENDED, "ended_s": 0.9, "count": 1, "is_alone": False}, "running", None, False),
+        ({"state": ENDED, "ended_s": 1.0, "count": 1, "is_alone": False}, "exited", None, False),
         ({"state": ENDED, "ended_s": 0.2, "count": 1, "after_s": 900}, "running", None, False),
         ({"state": ENDED, "ended_s": 1.0, "has_rival": True}, "exited", None, True),
         (

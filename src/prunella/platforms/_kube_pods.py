@@ -30,7 +30,9 @@ _UNOBTAINABLE = frozenset(
 )
 _TRIED_AGAIN = frozenset({"ErrImagePull"})  # the first time that is no more than a try
 _FIRST_TURN = timedelta(seconds=1)  # in which the kubelet restarts what it does not put off
-_NO_TURN = timedelta(seconds=0.2)  # where it will: this is not the first end within
+# Where it will: this is not the first end within, and the only one now. Of many that end at once
+# the others are told a little later, and are to be seen before anything is done.
+_NO_TURN = timedelta(seconds=0.2)
 _MEMORY = timedelta(minutes=10)
 _A_MOMENT = timedelta(seconds=2)
 _LENGTH = 200  # characters of the cluster's own words
@@ -90,6 +92,7 @@ class Setting(NamedTuple):
         sick_node: why its node is not well; empty when it is.
         was_out: its run was out of order when it was last looked at.
         ended_at: when one of its containers was seen to have ended; None: all run.
+        is_alone: nothing else has just ended.
     """
 
     workload: Workload
@@ -99,6 +102,7 @@ class Setting(NamedTuple):
     sick_node: str
     was_out: bool
     ended_at: datetime | None
+    is_alone: bool
     now: datetime
     port: str
 
@@ -124,7 +128,7 @@ def read(name: InstanceId, pod: Pod, setting: Setting) -> Reading:
             )
     if setting.ended_at is not None and _has_begun(pod):
         again = pod.restart_count > 0 and setting.now - _moment(pod.started_at) < _MEMORY
-        turn = _NO_TURN if again else _FIRST_TURN
+        turn = _NO_TURN if again and setting.is_alone else _FIRST_TURN
         return _ended(name, pod, setting, setting.ended_at + turn)
     overdue_at = _moment(max(pod.started_at, pod.metadata.creation_timestamp)) + timedelta(
         seconds=setting.workload.deadline_s

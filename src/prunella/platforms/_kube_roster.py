@@ -58,6 +58,7 @@ class Roster:
         self._pods_of: defaultdict[str, dict[str, Pod]] = defaultdict(dict)
         self._editions_of: defaultdict[str, dict[str, Edition]] = defaultdict(dict)
         self._edition: dict[str, Edition] = {}
+        self._ended: dict[str, Key] = {}  # of whose pods, by uid, containers have just ended
         self._scaler_of: dict[Key, Scaler] = {}
         self._sick_nodes: dict[str, str] = {}
         self._names = RolloutNames()
@@ -122,6 +123,10 @@ class Roster:
     def sick_node(self, name: str) -> str:
         """What is wrong with a node; empty: nothing, or we may not know."""
         return self._sick_nodes.get(name, "")
+
+    def is_alone(self, key: Key) -> bool:
+        """Whether no other workload has a container that has just ended, and does not run again."""
+        return all(of == key for of in self._ended.values())
 
     def stamp(self, key: Key) -> int:
         """Another number whenever anything about the workload has changed."""
@@ -219,6 +224,7 @@ class Roster:
         one = new or old
         assert one is not None
         owner = one.metadata.owner
+        self._ended.pop(one.metadata.uid, None)
         if old is not None and (new is None or new.metadata.owner != old.metadata.owner):
             before = old.metadata.owner
             if before is not None:
@@ -230,7 +236,10 @@ class Roster:
         edition = self._edition.get(owner.uid)
         above = owner if edition is None else edition.metadata.owner
         if above is not None:
-            self._tell(Key(above.kind, one.metadata.namespace, above.name))
+            key = Key(above.kind, one.metadata.namespace, above.name)
+            if new is not None and new.has_ended and not new.is_over:
+                self._ended[one.metadata.uid] = key
+            self._tell(key)
 
     def _on_node(self, old: Node | None, new: Node | None) -> None:
         one = new or old

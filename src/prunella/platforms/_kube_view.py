@@ -97,6 +97,7 @@ class Views:
             for pod in pods.values()
             if pod.has_ended
         }
+        is_alone = roster.is_alone(self._key)
         readings = [
             read(
                 name,
@@ -109,6 +110,7 @@ class Views:
                     sick_node=roster.sick_node(pod.spec.node_name),
                     was_out=pod.identity in self._out,
                     ended_at=self._ended.get(pod.identity),
+                    is_alone=is_alone,
                     now=now,
                     port=self._port,
                 ),
