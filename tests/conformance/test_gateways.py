@@ -266,10 +266,17 @@ async def test_a_gateway_that_stands_still_is_trouble_and_no_answer(bench: Bench
                 await asyncio.sleep(0.05)
 
 
+async def asked_on(bench: Bench) -> None:
+    """Whoever is told by a watch hears of its end a moment later."""
+    while True:
+        await bench.gateway.observe()
+        await asyncio.sleep(0.01)
+
+
 async def test_a_gateway_that_has_gone_is_trouble_and_no_answer(bench: Bench) -> None:
     await bench.dead()
     with pytest.raises(TransientError):
-        await bench.gateway.observe()
+        await asyncio.wait_for(asked_on(bench), 30)
     with pytest.raises(TransientError):
         await bench.turn(OPEN, before=OPEN_WIDE)
 

@@ -7,6 +7,8 @@ from tests.operator.conftest import Bed, Living, until
 from prunella.kube.kinds import HEALING_ACTION, POD, Json
 
 TARGET = {"kind": "Deployment", "name": "web"}
+# What else stands in the way of a person here; the last one where the machine is busy.
+BESIDES = ["min-healthy", "grace", "self-doubt"]
 
 
 async def heal(one: Living, count: int = 1) -> list[str]:
@@ -17,7 +19,7 @@ async def heal(one: Living, count: int = 1) -> list[str]:
         await until(lambda: "web" in one.services())
         await until(lambda: one.healing.get_service_health(service).status == "healthy")
         done = await one.healing.force_heal(
-            service, action="restart", actor="ann", override=["min-healthy", "grace"]
+            service, action="restart", actor="ann", override=BESIDES
         )
         assert done.outcome == "recovered"
         ids.append(done.id)
