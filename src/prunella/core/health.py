@@ -15,7 +15,6 @@ from prunella.core.machine import Phase
 from prunella.core.model import (
     Cause,
     Health,
-    Instance,
     InstanceId,
     InstanceState,
     Instant,
@@ -291,16 +290,15 @@ def loss_of(diagnosis: Diagnosis, status: Status | None) -> Loss:
         return Loss.NONE
     symptom = diagnosis.symptom
     sick = symptom.instances if symptom is not None and symptom.partial else ()
-    down = sum(_is_down(instance) or instance.id in sick for instance in status.instances)
+    down = 0
+    for one in status.instances:
+        if one.state is InstanceState.RUNNING:
+            down += one.is_restarting or one.verdict is Verdict.FAIL or one.id in sick
+        else:
+            down += one.state is InstanceState.EXITED
     if not down:
         return Loss.NONE
     return Loss.HALF if 2 * down >= max(status.desired, len(status.instances)) else Loss.PART
-
-
-def _is_down(instance: Instance) -> bool:
-    if instance.state is InstanceState.RUNNING:
-        return instance.is_restarting or instance.verdict is Verdict.FAIL
-    return instance.state is InstanceState.EXITED
 
 
 def _contradicted(symptom: Symptom, served_since: Instant | None) -> bool:
