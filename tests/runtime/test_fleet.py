@@ -121,6 +121,13 @@ def test_the_same_service_failing_again_and_again_is_no_storm(fleet: Fleet) -> N
     assert fleet.storms == ()
 
 
+def test_another_window_counts_as_soon_as_it_is_set(fleet: Fleet) -> None:
+    fleet.policy = FleetPolicy(storm_window_s=10.0)
+    for number, service in enumerate(TEN[:6]):
+        at = Instant(number * 11.0)
+        assert not fleet.believe(service, Health.FAILED, Loss.HALF, at)
+
+
 def test_few_services_never_make_a_storm() -> None:
     fleet = Fleet(POLICY)
     for service in TEN[:2]:

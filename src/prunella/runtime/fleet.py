@@ -28,9 +28,8 @@ _UNWELL = (Health.DEGRADED, Health.FAILED)
 class _Onsets:
     """The services that something is the case with, and how many of them it is new for."""
 
-    def __init__(self, window_s: float) -> None:
+    def __init__(self) -> None:
         self.since: dict[ServiceId, Instant] = {}
-        self._window_s = window_s
         self._recent: dict[ServiceId, Instant] = {}  # the oldest first
 
     def begin(self, service: ServiceId, now: Instant) -> bool:
@@ -44,8 +43,8 @@ class _Onsets:
         self.since.pop(service, None)
         self._recent.pop(service, None)
 
-    def recent(self, now: Instant) -> int:
-        horizon = now - self._window_s
+    def recent(self, now: Instant, window_s: float) -> int:
+        horizon = now - window_s
         while (first := next(iter(self._recent), None)) and self._recent[first] < horizon:
             del self._recent[first]
         return len(self._recent)
@@ -54,16 +53,20 @@ class _Onsets:
 class _Domain:
     """A failure domain: services that can fail together."""
 
-    def __init__(self, policy: FleetPolicy) -> None:
+    def __init__(self) -> None:
         self.members: set[ServiceId] = set()
-        self.failed = _Onsets(policy.storm_window_s)
-        self.short = _Onsets(AT_ONCE_S)  # of an instance at least
+        self.failed = _Onsets()
+        self.short = _Onsets()  # of an instance at least
         self.acting: dict[ServiceId, Instant] = {}
         self.storm: Storm = CALM
 
     def judge(self, now: Instant, policy: FleetPolicy) -> None:
-        failed, short = self.failed, self.short
-        toll = Toll(len(self.members), len(failed.since), failed.recent(now), short.recent(now))
+        toll = Toll(
+            len(self.members),
+            len(self.failed.since),
+            self.failed.recent(now, policy.storm_window_s),
+            self.short.recent(now, AT_ONCE_S),
+        )
         self.storm = weather(self.storm, toll, now, policy)
 
     def explain(self, before: int, policy: FleetPolicy) -> None:
@@ -106,7 +109,7 @@ class Fleet:
 
     def join(self, service: ServiceId, domain: str, needs: Sequence[Need] = ()) -> None:
         self.dependencies.join(service, needs)
-        place = self._domains.setdefault(domain, _Domain(self.policy))
+        place = self._domains.setdefault(domain, _Domain())
         place.members.add(service)
         self._members[service] = _Member(place)
 
@@ -123,11 +126,11 @@ class Fleet:
     def believe(self, service: ServiceId, health: Health, loss: Loss, now: Instant) -> bool:
         """Take in a changed belief. True when this began a storm."""
         member = self._members[service]
-        failed = health is Health.FAILED is not member.health
+        has_just_failed = health is Health.FAILED and member.health is not Health.FAILED
         member.health, member.loss = health, loss
         was_calm = member.domain.storm.since is None
         self._count(service, member, now)
-        if failed:
+        if has_just_failed:
             self._explain(service, now)
         return was_calm and member.domain.storm.since is not None
 
